@@ -1,21 +1,25 @@
-"""Kernels for fp32 on a CPU: matrix products, chosen by measurement once per machine, and dropout.
+"""Kernels for fp32 on a CPU: matrix products and memory, chosen by measurement once per machine, and dropout.
 
 torch sends `linear` to the BLAS library that it was built with. On many processors oneDNN computes the same product
-faster, to the same precision. The choice is kept with the facts on disk, by processor, number of threads and version of
-torch. Dropout draws four chances from each random number. `BREWGRAPH_KERNELS=off` keeps torch's kernels.
+faster, to the same precision. Large blocks of memory go back to the system when they are freed, and where the system
+takes long to clear them again, the process keeps them. The choices are kept with the facts on disk, by processor,
+number of threads and version of torch. Dropout draws four chances from each random number. `BREWGRAPH_KERNELS=off`
+keeps torch's kernels and memory as it is.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from brewgraph.digest import digest
-from brewgraph.models.capture.attention import fast_kernels_are_on, keep_mask
+from brewgraph.models.capture.attention import dropped_out, fast_kernels_are_on, keep_mask
 from brewgraph.paths import facts_folder, keep_fact
 
 WORTHWHILE = 1.2
@@ -33,6 +37,10 @@ _SMALL = 1 << 20
 """Products of fewer multiplications stay with torch: calling costs more than computing."""
 _FEW = 1 << 14
 """Dropouts of fewer numbers stay with torch."""
+_BLOCK = 64 << 20
+"""Bytes of a block that is measured: as word embeddings have, and more than glibc keeps by itself (32 MiB)."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's `mallopt`."""
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -42,7 +50,7 @@ def fast_kernels() -> AbstractContextManager[Any]:
     Not under a mode that looks at torch's own operations, as fake tensors and counters of FLOPs do.
     """
     on = fast_kernels_are_on() and _get_current_dispatch_mode() is None
-    return FastKernels(products=_onednn_is_faster()) if on else nullcontext()
+    return FastKernels(products=_choices().onednn) if on else nullcontext()
 
 
 class FastKernels(TorchFunctionMode):
@@ -100,13 +108,13 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
         mask = keep_mask(x.shape, rate)
         ctx.save_for_backward(mask)
-        ctx.factor = 1 / (1 - rate)
-        return (x * mask).mul_(ctx.factor)
+        ctx.rate = rate
+        return dropped_out(x, mask, rate)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
-        return (gradients[0] * mask).mul_(ctx.factor), None
+        return dropped_out(gradients[0], mask, ctx.rate), None
 
 
 def _drops(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> bool:
@@ -134,22 +142,38 @@ def _fits(x: Any, weight: Any, bias: Any = None) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What is worthwhile on a machine."""
+
+    onednn: bool
+    """oneDNN for products."""
+    keeps_memory: bool
+    """Freed memory stays with the process."""
+
+
 @cache
-def _onednn_is_faster() -> bool:
-    """Whether oneDNN is to compute the products: measured on this machine, or read from disk where that was done."""
-    if not torch.backends.mkldnn.is_available():
-        return False
+def _choices() -> Choices:
+    """What to do on this machine: measured, or read from disk where that was done. Put into effect once."""
     folder, machine = facts_folder(), (_processor(), torch.get_num_threads(), torch.__version__, WORTHWHILE)
-    if folder is None:
-        return _measured()
-    path = folder / f"kernels-{digest(*machine)}.json"
-    with suppress(OSError, ValueError):
+    choices = None if folder is None else _kept_choices(path := folder / f"kernels-{digest(*machine)}.json")
+    if choices is None:
+        choices = Choices(onednn=_onednn_is_faster(), keeps_memory=_clearing_takes_long())
+        if folder is not None:
+            keep_fact(path, json.dumps(asdict(choices) | {"machine": machine}))
+    if choices.keeps_memory:
+        _keep_freed_memory()
+    return choices
+
+
+def _kept_choices(path: Path) -> Choices | None:
+    """The choices in a file, if it holds them whole."""
+    with suppress(OSError, ValueError, RecursionError):
         known = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(known, dict) and isinstance(known.get("onednn"), bool):
-            return cast(bool, known["onednn"])
-    choice = _measured()
-    keep_fact(path, json.dumps({"onednn": choice, "machine": machine}))
-    return choice
+        if isinstance(known, dict):
+            choices = {x.name: known[x.name] for x in fields(Choices) if type(known.get(x.name)) is bool}
+            return Choices(**choices) if len(choices) == len(fields(Choices)) else None
+    return None
 
 
 def _processor() -> str:
@@ -161,8 +185,10 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _measured() -> bool:
+def _onednn_is_faster() -> bool:
     """One product of a usual size on both kernels in turn: the values agree, and oneDNN is faster by `WORTHWHILE`."""
+    if not torch.backends.mkldnn.is_available():
+        return False
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(size, generator=generator) for size in ((512, 768), (768, 768)))
     kernels: tuple[Callable[..., Tensor], ...] = (F.linear, _product)
@@ -177,3 +203,28 @@ def _measured() -> bool:
                 kernel(x, weight, None)
                 spent.append(time.perf_counter() - start)
     return statistics.median(a / b for a, b in zip(*times, strict=True)) >= WORTHWHILE
+
+
+def _clearing_takes_long() -> bool:
+    """Whether a new block of memory takes `WORTHWHILE` times as long to fill as one that is there: the system clears
+    its pages at their first use.
+    """
+    ratios = []
+    for _ in range(3):
+        seconds = []
+        block = torch.empty(_BLOCK, dtype=torch.uint8)
+        for _ in range(2):
+            start = time.perf_counter()
+            block.zero_()
+            seconds.append(time.perf_counter() - start)
+        ratios.append(seconds[0] / seconds[1])
+        del block
+    return statistics.median(ratios) >= WORTHWHILE
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to take large blocks from the memory that the process keeps. Other C libraries have no such call."""
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, size in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1)):
+            mallopt(option, size)

@@ -276,7 +276,16 @@ def _bytes(x: Tensor) -> memoryview:
 
 def weights_stamp(model: nn.Module) -> tuple[tuple[int, int], ...]:
     """A value that changes whenever weights are written in place or replaced, while the model is in memory."""
-    return tuple((x.data_ptr(), x._version) for x in chain(model.parameters(), model.buffers()))
+    stamps: list[tuple[int, int]] = []
+    seen, waiting = set[nn.Module](), [model]
+    while waiting:  # each batch asks, and `parameters()` takes twice as long
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            held = chain(module._parameters.values(), module._buffers.values())
+            stamps += [(x.data_ptr(), x._version) for x in held if x is not None]
+            waiting += [x for x in module._modules.values() if x is not None]
+    return tuple(stamps)
 
 
 def _is_plain(x: object) -> bool:

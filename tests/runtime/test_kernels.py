@@ -1,8 +1,12 @@
-"""Kernels of matrix products: the same numbers as torch's own, wherever they take part."""
+"""Kernels and memory: the same numbers as torch's own, wherever they take part."""
 
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from brewgraph.models.capture import attention
 from brewgraph.models.capture.attention import keep_mask
 from brewgraph.paths import FACTS
 from brewgraph.runtime import kernels
-from brewgraph.runtime.kernels import FastKernels, fast_kernels
+from brewgraph.runtime.kernels import Choices, FastKernels, fast_kernels
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -80,51 +84,79 @@ def test_rows_that_lie_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(gaps)
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """This process has chosen no kernels, before the test and after it."""
+    kernels._choices.cache_clear()
+    yield
+    kernels._choices.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_the_measurement_does_not_ask_for_autocast() -> None:
     """A run in bf16 begins inside of autocast: kernels are compared in fp32 all the same."""
-    kernels._onednn_is_faster.cache_clear()
     with torch.autocast("cpu", torch.bfloat16), fast_kernels():
         pass
     assert isinstance(kernels._onednn_is_faster(), bool)
 
 
-def test_the_choice_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("forgotten")
+def test_the_choices_are_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured once for a processor, a number of threads and a version of torch; a damaged file is written again."""
     measured: list[bool] = []
 
-    def measure(choice: bool) -> None:
-        """The next process, whose measurement would say this."""
-        kernels._onednn_is_faster.cache_clear()
-        monkeypatch.setattr(kernels, "_measured", lambda: measured.append(choice) or choice)
+    def choose(would_measure: bool) -> Choices:
+        """What the next process chooses, whose measurements would say this."""
+        kernels._choices.cache_clear()
+        monkeypatch.setattr(kernels, "_onednn_is_faster", lambda: measured.append(would_measure) or would_measure)
+        monkeypatch.setattr(kernels, "_clearing_takes_long", lambda: not would_measure)
+        return kernels._choices()
 
+    yes, no = Choices(onednn=True, keeps_memory=False), Choices(onednn=False, keeps_memory=True)
+    monkeypatch.setattr(kernels, "_keep_freed_memory", lambda: None)
     monkeypatch.setenv(FACTS, str(tmp_path / "facts"))
-    try:
-        measure(True)
-        assert kernels._onednn_is_faster()
-        measure(False)
-        assert kernels._onednn_is_faster()
-        assert measured == [True]
-        (file,) = (tmp_path / "facts").iterdir()
-        for damaged in (b"", b'{"onednn"', b"[]", b'{"onednn": 1}', b"\xff\xfe"):
-            file.write_bytes(damaged)
-            measure(False)
-            assert not kernels._onednn_is_faster()
-            assert json.loads(file.read_text())["onednn"] is False
-        assert len(measured) == 6
-        monkeypatch.setattr(torch, "__version__", "another")
-        measure(True)
-        assert kernels._onednn_is_faster()
-        assert len(list((tmp_path / "facts").iterdir())) == 2
-        monkeypatch.setenv(FACTS, "off")
-        measure(False)
-        assert not kernels._onednn_is_faster()
-        assert len(list((tmp_path / "facts").iterdir())) == 2
-        (tmp_path / "a file").touch()
-        monkeypatch.setenv(FACTS, str(tmp_path / "a file"))
-        measure(True)
-        assert kernels._onednn_is_faster()
-    finally:
-        kernels._onednn_is_faster.cache_clear()
+    assert [choose(True), choose(False)] == [yes, yes]
+    assert measured == [True]
+    (file,) = (tmp_path / "facts").iterdir()
+    half = b'{"onednn": true}'
+    for damaged in (b"", b'{"onednn"', b"[]", half, b'{"onednn": 1, "keeps_memory": 0}', b"\xff\xfe", b"[" * 100_000):
+        file.write_bytes(damaged)
+        assert choose(False) == no
+        assert json.loads(file.read_text())["onednn"] is False
+    assert len(measured) == 8
+    monkeypatch.setattr(torch, "__version__", "another")
+    assert choose(True) == yes
+    assert len(list((tmp_path / "facts").iterdir())) == 2
+    monkeypatch.setenv(FACTS, "off")
+    assert choose(False) == no
+    assert len(list((tmp_path / "facts").iterdir())) == 2
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv(FACTS, str(tmp_path / "a file"))
+    assert choose(True) == yes
+
+
+KEEP = """
+import resource, torch
+from brewgraph.runtime import kernels
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(16 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+kernels._keep_freed_memory()
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's memory can be kept")
+def test_freed_memory_is_kept() -> None:
+    """A block of 64 MiB that was freed is new to the process at its next use, and is not once memory is kept."""
+    output = subprocess.run([sys.executable, "-c", KEEP], capture_output=True, text=True, check=True).stdout
+    before, after = map(int, output.split())
+    assert before > 20
+    assert after < before / 10
 
 
 def test_only_what_needs_it_gets_a_gradient() -> None:
@@ -204,21 +236,21 @@ def test_dropouts_of_another_kind_are_torchs(call: dict[str, Any], monkeypatch: 
 
 
 def test_packed_attention_and_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against autograd through softmax and the same dropout, example by example, in double precision; an example
-    without tokens has no part."""
-    lengths, rate, scale = [5, 1, 0, 9], 0.3, 0.4
+    """Against autograd through softmax and the same dropout, example by example, in double precision."""
+    lengths, rate, scale = [5, 1, 9], 0.3, 0.4
     generator = torch.Generator().manual_seed(5)
     masks = {n: torch.rand(2, n, n, generator=generator) > rate for n in lengths}
-    monkeypatch.setattr(attention, "keep_mask", lambda shape, _: masks[shape[-1]])
-    given = [torch.randn(2, 15, 4, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    upstream = torch.randn(2, 15, 4, generator=generator, dtype=torch.float64)
+    flat = torch.cat([masks[n].flatten() for n in lengths])
+    monkeypatch.setattr(attention, "keep_mask", lambda *_: flat)
+    given = [torch.randn(15, 2, 4, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    upstream = torch.randn(15, 2, 4, generator=generator, dtype=torch.float64)
 
     def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         outputs = []
-        for q, k, v in zip(*(x.split(lengths, 1) for x in (query, key, value)), strict=True):
+        for q, k, v in zip(*(x.transpose(0, 1).split(lengths, 1) for x in (query, key, value)), strict=True):
             weights = torch.softmax(q @ k.transpose(1, 2) * scale, -1)
             outputs.append(weights * masks[q.shape[1]] / (1 - rate) @ v)
-        return torch.cat(outputs, 1)
+        return torch.cat(outputs, 1).transpose(0, 1)
 
     expected = torch.autograd.grad(plain(*given), given, upstream)
     found = attention.PackedAttention.apply(*given, lengths, scale, rate)
@@ -230,11 +262,8 @@ def test_packed_attention_and_its_gradient(monkeypatch: pytest.MonkeyPatch) -> N
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """`BREWGRAPH_KERNELS=off` keeps torch's kernels; else the faster one is measured, once."""
     monkeypatch.setenv("BREWGRAPH_KERNELS", "off")
-    kernels._onednn_is_faster.cache_clear()
     assert isinstance(fast_kernels(), nullcontext)
     assert not attention.fast_kernels_are_on()
     monkeypatch.setenv("BREWGRAPH_KERNELS", "on")
-    kernels._onednn_is_faster.cache_clear()
     chosen = {fast_kernels().products for _ in range(3)}
     assert len(chosen) == 1
-    kernels._onednn_is_faster.cache_clear()

@@ -234,8 +234,10 @@ class PackedTokens:
         kind = self.kind(mask, causal=causal)
         if rate and kind == "full" and qkv[0].dtype == torch.float32 and fast_kernels_are_on():
             scale = qkv[0].shape[-1] ** -0.5 if scaling is None else scaling
-            packed: Tensor = PackedAttention.apply(*(x[0] for x in qkv), self.lengths, scale, rate)
-            return packed.transpose(0, 1)[None]
+            lengths = [n for n in self.lengths if n]
+            with torch._C.DisableTorchFunction():  # no mode has to look at hundreds of small operations
+                packed: Tensor = PackedAttention.apply(*(x[0].transpose(0, 1) for x in qkv), lengths, scale, rate)
+            return packed[None]
         outputs = []
         for example, (q, k, v) in enumerate(zip(*(x.split(self.lengths, 2) for x in qkv), strict=True)):
             if not q.shape[2]:
@@ -277,52 +279,71 @@ def on(tokens: PackedTokens) -> Iterator[None]:
 
 
 class PackedAttention(torch.autograd.Function):
-    """Attention with dropout on each example by itself, its gradient in closed form: (heads, N, size) to the same.
+    """Attention with dropout on each example by itself, its gradient in closed form: (N, heads, size) to the same.
 
-    With P = softmax(scale Q Kᵀ) and D the dropout of P: dS = P * (dD - rowsum(dD * P)), dQ = scale dS K,
-    dK = scale dSᵀ Q, dV = Dᵀ dO (Vaswani et al. 2017, eq. 1, differentiated).
+    With P = softmax(scale Q Kᵀ) and D the dropout of P: dS = P * (dP - rowsum(dP * P)), where dP is the dropout of
+    dO Vᵀ, dQ = scale dS K, dK = scale dSᵀ Q, dV = Dᵀ dO (Vaswani et al. 2017, eq. 1, differentiated). The
+    probabilities of all examples lie behind each other, so that dropout is one operation for all of them.
     """
 
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float, rate: float
     ) -> Tensor:
-        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         output = torch.empty_like(value)
-        kept: list[Tensor] = []
-        for q, k, v, out in _examples(lengths, query, key, value, output):
-            weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)).mul_(scale), -1)
-            mask = keep_mask(weights.shape, rate)
-            torch.bmm((weights * mask).mul_(1 / (1 - rate)), v, out=out)
-            kept += [weights, mask]
-        ctx.save_for_backward(query, key, value, *kept)
+        weights, each_weights = _squares(query, lengths)
+        for square, q, k in zip(each_weights, *_examples(lengths, query, key), strict=True):
+            scores = torch.baddbmm(square, q, k.transpose(1, 2), beta=0, alpha=scale)
+            torch._softmax(scores, -1, False, out=square)
+        mask = keep_mask(weights.shape, rate)
+        dropped = dropped_out(weights, mask, rate)
+        for square, v, out in zip(_parts(dropped, each_weights), *_examples(lengths, value, output), strict=True):
+            out.copy_(torch.bmm(square, v))
+        ctx.save_for_backward(query, key, value, weights, mask)
         ctx.lengths, ctx.scale, ctx.rate = lengths, scale, rate
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *kept = ctx.saved_tensors
-        gradient = gradients[0].contiguous()
+        query, key, value, weights, mask = ctx.saved_tensors
+        to_weights, each_to_weights = _squares(query, ctx.lengths)
         results = [torch.empty_like(x) for x in (query, key, value)]
-        examples = _examples(ctx.lengths, query, key, value, gradient, *results)
-        for n, (q, k, v, g, to_query, to_key, to_value) in enumerate(examples):
-            weights, mask = kept[2 * n : 2 * n + 2]
-            factor = 1 / (1 - ctx.rate)
-            to_value.copy_(torch.bmm((weights * mask).mul_(factor).transpose(1, 2), g))
-            to_scores = torch.bmm(g, v.transpose(1, 2)).mul_(mask).mul_(factor)
-            to_scores.sub_((to_scores * weights).sum(-1, keepdim=True)).mul_(weights).mul_(ctx.scale)
+        dropped = _parts(dropped_out(weights, mask, ctx.rate), each_to_weights)
+        for square, to_square, v, g, to_value in zip(
+            dropped, each_to_weights, *_examples(ctx.lengths, value, gradients[0], results[2]), strict=True
+        ):
+            to_value.copy_(torch.bmm(square.transpose(1, 2), g))
+            torch.bmm(g, v.transpose(1, 2), out=to_square)
+        to_weights = dropped_out(to_weights, mask, ctx.rate).mul_(ctx.scale)
+        for square, to_square, q, k, to_query, to_key in zip(
+            _parts(weights, each_to_weights),
+            _parts(to_weights, each_to_weights),
+            *_examples(ctx.lengths, query, key, *results[:2]),
+            strict=True,
+        ):
+            to_scores = torch._softmax_backward_data(to_square, square, -1, square.dtype)
             to_query.copy_(torch.bmm(to_scores, k))
             to_key.copy_(torch.bmm(to_scores.transpose(1, 2), q))
         return (*results, None, None, None)
 
 
+def _squares(like: Tensor, lengths: list[int]) -> tuple[Tensor, list[Tensor]]:
+    """Room for the probabilities of examples, flat, and the (heads, length, length) of each as views of it."""
+    heads = like.shape[1]
+    flat = like.new_empty(heads * sum(n * n for n in lengths))
+    squares = flat.split([heads * n * n for n in lengths])
+    return flat, [x.view(heads, n, n) for x, n in zip(squares, lengths, strict=True)]
+
+
+def _parts(flat: Tensor, squares: list[Tensor]) -> list[Tensor]:
+    """The views of another flat tensor, as those of `_squares`."""
+    parts = flat.split([x.numel() for x in squares])
+    return [part.view(x.shape) for part, x in zip(parts, squares, strict=True)]
+
+
 def _examples(lengths: list[int], *packed: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The parts of (heads, N, size) tensors that belong to each example with tokens."""
-    start = 0
-    for length in lengths:
-        if length:
-            yield tuple(x[:, start : start + length] for x in packed)
-        start += length
+    """The parts (heads, length, size) of each (N, heads, size) tensor that belong to the examples."""
+    return (x.transpose(0, 1).split(lengths, 1) for x in packed)
 
 
 def fast_kernels_are_on() -> bool:
@@ -335,3 +356,8 @@ def keep_mask(shape: torch.Size, rate: float) -> Tensor:
     size = shape.numel()
     draws = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     return draws.view(torch.int16)[:size].view(shape) >= round(rate * 2**16) - 2**15
+
+
+def dropped_out(x: Tensor, mask: Tensor, rate: float) -> Tensor:
+    """`x` where the mask is true, divided by 1 - `rate`; zeros elsewhere."""
+    return (x * mask.view(torch.uint8)).mul_(1 / (1 - rate))  # bytes are multiplied faster than truth values
