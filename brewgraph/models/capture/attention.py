@@ -175,6 +175,8 @@ AttentionMaskInterface.register(NAME, eager_mask)
 
 WORTHWHILE = 0.95
 """The share of real tokens in a batch up to which packing pays."""
+_SHORT = 256
+"""Tokens up to which plain products of an example take less time on a CPU than torch's fused attention."""
 
 
 class PackedTokens:
@@ -232,12 +234,16 @@ class PackedTokens:
     ) -> Tensor:
         """Attention on each example by itself, of query, key and value: (1, heads, N, size) to (1, N, heads, size)."""
         kind = self.kind(mask, causal=causal)
-        if rate and kind == "full" and qkv[0].dtype == torch.float32 and fast_kernels_are_on():
+        if kind == "full" and qkv[0].dtype == torch.float32 and fast_kernels_are_on():
             scale = qkv[0].shape[-1] ** -0.5 if scaling is None else scaling
             lengths = [n for n in self.lengths if n]
+            query, key, value = (x[0].transpose(0, 1) for x in qkv)
             with torch._C.DisableTorchFunction():  # no mode has to look at hundreds of small operations
-                packed: Tensor = PackedAttention.apply(*(x[0].transpose(0, 1) for x in qkv), lengths, scale, rate)
-            return packed[None]
+                if rate:
+                    packed: Tensor = PackedAttention.apply(query, key, value, lengths, scale, rate)
+                    return packed[None]
+                if not torch.is_grad_enabled() and max(lengths, default=0) <= _SHORT:
+                    return _attention(query, key, value, lengths, scale)[None]
         outputs = []
         for example, (q, k, v) in enumerate(zip(*(x.split(self.lengths, 2) for x in qkv), strict=True)):
             if not q.shape[2]:
@@ -325,6 +331,15 @@ class PackedAttention(torch.autograd.Function):
             to_query.copy_(torch.bmm(to_scores, k))
             to_key.copy_(torch.bmm(to_scores.transpose(1, 2), q))
         return (*results, None, None, None)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float) -> Tensor:
+    """Attention without dropout and without a gradient on each example by itself: (N, heads, size) to the same."""
+    output = torch.empty_like(value)
+    for q, k, v, out in zip(*_examples(lengths, query, key, value, output), strict=True):
+        scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+        out.copy_(torch.bmm(torch.softmax(scores, -1), v))
+    return output
 
 
 def _squares(like: Tensor, lengths: list[int]) -> tuple[Tensor, list[Tensor]]:
