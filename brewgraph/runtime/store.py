@@ -276,7 +276,8 @@ def _bytes(x: Tensor) -> memoryview:
 
 def weights_stamp(model: nn.Module) -> tuple[tuple[int, int], ...]:
     """A value that changes whenever weights are written in place or replaced, while the model is in memory."""
-    return tuple((x.data_ptr(), x._version) for x in chain(model.parameters(), model.buffers()))
+    every = (part for x in chain(model.parameters(), model.buffers()) for part in _plain_parts(x))
+    return tuple((x.data_ptr(), x._version) for x in every)
 
 
 def _is_plain(x: object) -> bool:
