@@ -26,8 +26,7 @@ as it is, without a word."""
 
 def compile_layers(model: nn.Module, paths: Collection[str], tapped: Collection[str] = ()) -> Callable[[], None]:
     """Compile the layers at these paths, without those that hold one of the modules `tapped`; returns the function that
-    ends it. They are compiled at their first call; a call raises RunError if this machine
-    has no compiler.
+    ends it. They are compiled at their first call, which raises RunError if this machine has no compiler.
     """
     layers = [model.get_submodule(path) for path in paths if not any(inner.startswith(f"{path}.") for inner in tapped)]
     layers = [layer for layer in dict.fromkeys(layers) if "forward" not in vars(layer)]
