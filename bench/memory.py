@@ -48,7 +48,7 @@ def main() -> None:
         return
     held = {}
     for name in WHO:
-        command = [sys.executable, __file__, *sys.argv[1:], "--one", name]
+        command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--one", name]
         held[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     for name, size in held.items():
         print(f"{name}: {size / 1e9:.2f} GB, {size / held['plain loop']:.2f} of the plain loop's")
