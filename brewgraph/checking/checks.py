@@ -170,6 +170,15 @@ def check_trained(context: CheckContext) -> None:
                 context.collector.add(fault.code, fault.message, model.place(fault.field), help=fault.help)
 
 
+def check_quantized(context: CheckContext) -> None:
+    """B343: a teacher that is to be quantized has linear layers."""
+    for model, facts in context.models():
+        try:
+            facts.check_quantized() if model.source.quantization is not None else None
+        except SourceFault as fault:
+            context.facts.report(model, fault)
+
+
 def check_starts(context: CheckContext) -> None:
     """B303, B316: the layers that a model starts from exist, as many as its own and of the same shapes."""
     for model, facts in context.models():
@@ -566,6 +575,7 @@ CHECKS: tuple[Check, ...] = (
     check_batches,
     check_starts,
     check_recomputed,
+    check_quantized,
     check_inputs,
     check_tokenizers,
     check_own_tokens,

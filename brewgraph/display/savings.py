@@ -22,6 +22,7 @@ from brewgraph.graph.optimize import (
     truncate_models,
 )
 from brewgraph.recipe.features import Feature
+from brewgraph.recipe.settings.train import COMPILED
 
 
 class LayerCount(Protocol):
@@ -186,7 +187,7 @@ def _whole(graph: Graph, reach: ReachOf) -> tuple[str, ...]:
     return (*first, *sorted(set(reasons)))
 
 
-COMPILED = "no model runs on real tokens alone: compiled layers stay padded, and on a CPU take longer than others"
+UNPACKED = f"no model runs on real tokens alone: {COMPILED}"
 """What there is to say of packing where layers are compiled."""
 NOTES: Mapping[str, Callable[[Graph, ReachOf], tuple[str, ...]]] = {
     truncate_models.__name__: _uncut,

@@ -33,7 +33,7 @@ _BY_CHANCE = frozenset({"B311", "B314", "B405"})
 _KEPT = 1000
 """The number of facts to keep; beyond it the least recently used fifth is deleted."""
 
-_LIBRARIES = ("brewgraph", "torch", "transformers", "tokenizers", "datasets", "peft")
+_LIBRARIES = ("brewgraph", "torch", "transformers", "tokenizers", "datasets", "peft", "torchao", "bitsandbytes")
 
 
 class Memory:

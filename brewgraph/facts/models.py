@@ -319,6 +319,23 @@ class UnbuiltModelFacts:
         if source.name is not None and source.pretrained:
             check_pickles(local(source.name, self.request.folder), source.revision)
 
+    def check_quantized(self) -> None:
+        """Raise `SourceFault` B343 if `quantize` would round no weight of this model."""
+        scheme = self.request.source.quantization
+        if scheme is None:
+            return
+
+        def find() -> tuple[str, ...]:
+            from brewgraph.models.quantizing import LIBRARIES, quantized_layers
+
+            return tuple(x for x in LIBRARIES if quantized_layers(self.shapes.model, x))
+
+        identity = None if self.request.identity is None else digest("quantized", self.request.identity)
+        if scheme not in (able := self.memory.recall(identity, tuple[str, ...], find)):
+            message = f'quantize="{scheme}" would round no weight: this architecture has no linear layers'
+            help = "".join(f'quantize="{x}" rounds its Conv1D layers; or ' for x in able) + "remove `quantize`"
+            raise SourceFault("B343", message, help=help, field="quantize")
+
     def check_start(self, donor: UnbuiltModelFacts, name: str) -> None:
         """Raise `SourceFault` B303 or B316 if this model, called `name`, cannot start from the donor's layers."""
 

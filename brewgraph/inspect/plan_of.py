@@ -19,7 +19,7 @@ from brewgraph.display.cost import Cost, DeviceMemory, megabytes
 from brewgraph.display.equation import in_spec_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.plan import DataPlan, ForwardPlan, HeadPlan, ModelPlan, PartPlan, Plan, ProjectionPlan, StagePlan
-from brewgraph.display.savings import COMPILED, PassSavings, savings
+from brewgraph.display.savings import UNPACKED, PassSavings, savings
 from brewgraph.facts.models import UnbuiltModelFacts
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind
@@ -174,7 +174,7 @@ def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[st
     compiled = {stage.name for stage in checked.recipe.stages if stage.train.compile}
     return {
         (stage, task): tuple(
-            replace(x, notes=(COMPILED,)) if stage in compiled and x.name == pack_tokens.__name__ else x for x in every
+            replace(x, notes=(UNPACKED,)) if stage in compiled and x.name == pack_tokens.__name__ else x for x in every
         )
         for (stage, task), every in saved.items()
     }

@@ -26,7 +26,7 @@ from brewgraph.models.adapters import add_adapter
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.shapes import empty_model
 from brewgraph.models.heads import build_heads, remove_modules, saved_heads, trunk_of
-from brewgraph.models.quantizing import quantization_config
+from brewgraph.models.quantizing import keep_plain, quantization_config, round_outline
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.task_heads import headless, name_classes
@@ -83,8 +83,11 @@ def build_model(
 def build_outline(description: ModelDescription, without: Without | None = None) -> PreTrainedModel:
     """A model of one head as `build_model` gives it, in evaluation mode, its tensors on the meta device."""
     make = description.model_class.from_config if without is None else without.model_class._from_config
+    dtype = DTYPES[description.number_format]
     with torch.device("meta"):
-        model = make(copy.deepcopy(description.config), dtype=DTYPES[description.number_format])
+        model = make(copy.deepcopy(description.config), dtype=dtype)
+    if description.quantization is not None:
+        round_outline(model, description.quantization, dtype)
     if without is not None:
         model.__class__ = without.whole
     put_in_order(model, description.order)
@@ -147,7 +150,7 @@ def _load(
         checkpoint = str(Path(checkpoint) / head)
     dtype, more = DTYPES[description.number_format], dict[str, Any]()
     if description.quantization is not None:
-        more["quantization_config"] = quantization_config(description.quantization, dtype)
+        more["quantization_config"] = quantization_config(description.quantization, dtype, empty_model(description))
         more["device_map"] = {"": device or torch.device("cpu")}
     try:
         model, report = auto_class.from_pretrained(
@@ -165,7 +168,7 @@ def _load(
         help = "the folder needs model.safetensors, as save_pretrained writes it"
         raise SourceFault("B315", message, help=help, field="name") from error
     _check_loaded(model, report, description, frozen)
-    return cast(PreTrainedModel, model)
+    return cast(PreTrainedModel, keep_plain(model) if description.quantization else model)
 
 
 def saved_vocabulary(folder: Path | str) -> int:

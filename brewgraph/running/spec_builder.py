@@ -252,7 +252,7 @@ class SpecBuilder:
         """Whether a teacher with a checkpoint, loaded as it is, is read only through values that are kept on disk."""
         description = self.description(model.name)
         plain = model.role == "teacher" and model.name not in (*self.modules, *self._donors)
-        if not plain or description is None or description.quantization is not None:
+        if not plain or description is None:
             return False
         if description.heads or description.adapter or description.init:
             return False
@@ -304,11 +304,11 @@ class SpecBuilder:
     def check_machine(self) -> None:
         """Raise `RunError` if this machine lacks the device or the library of a teacher, or its device the format."""
         for model in self.recipe.teachers:
-            if model.source.quantization is not None and model.name not in self.modules:
-                check_quantizer(model.name, model.source.quantization)
+            place = self.places.get(model.name, this_process().device)
             if (number_format := model.source.number_format) != "fp32":
-                place = self.places.get(model.name, this_process().device)
                 check_format(model.name, DTYPES[number_format], place)
+            if (scheme := model.source.quantization) is not None and model.name not in self.modules:
+                check_quantizer(model.name, scheme, DTYPES[number_format], place)
         _ = self.places
 
     def _module(self, name: str) -> nn.Module | None:
@@ -334,12 +334,12 @@ class SpecBuilder:
         description = self._settled(model)
         if exact:
             description = replace(description, number_format="fp32", quantization=None)
-        if description.quantization is not None:
-            check_quantizer(model.name, description.quantization)
         donors = {description.init.model: self._donor(description.init.model)} if description.init else {}
         frozen = model.role == "teacher"
         without = self._without(model, description) if frozen else None
-        place = self.places.get(model.name) if description.quantization is not None else None
+        place = self.places.get(model.name)
+        if (scheme := description.quantization) is not None:
+            check_quantizer(model.name, scheme, DTYPES[description.number_format], place or this_process().device)
         return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without, device=place)
 
     def _settled(self, model: ModelDeclaration) -> ModelDescription:

@@ -269,7 +269,9 @@ def _rounding(data_cache: DataCache, name: str, data: str) -> tuple[int, float, 
     of its predictions, if it makes any.
     """
     builder = data_cache.builder
-    size = 4 * sum(p.numel() for p in builder.model(name).parameters())
+    facts = builder.checked.facts(builder.recipe.models[name])
+    assert facts is not None  # only models from hf(…) are rounded
+    size = 4 * facts.parameters
     if (free := psutil.virtual_memory().available) < _ROOM * size:
         raise _NoRoom(f"in fp32 it takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
     batch = own_view(name, _first_batch(data_cache, data, name))

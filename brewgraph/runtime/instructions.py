@@ -84,6 +84,8 @@ def forward_instruction(
     layer = cast(nn.Linear, model.get_submodule(decoder.path)) if decoder is not None else None
     heads = tuple(sorted({tap.feature.head for tap in taps.values() if tap.feature.head is not None}))
     extra: dict[str, Any] = {"heads": heads} if isinstance(model, HeadedModel) else {}
+    if "use_cache" in names:
+        extra["use_cache"] = False  # keys and values for a generation take memory, and each layer its own compiled code
     low = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
 
     def plan(decoder: Decoder | None) -> tuple[dict[int, Feature], frozenset[Feature], bool]:

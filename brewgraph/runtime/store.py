@@ -283,7 +283,8 @@ def weights_stamp(model: nn.Module) -> tuple[tuple[int, int], ...]:
         if module not in seen:
             seen.add(module)
             held = chain(module._parameters.values(), module._buffers.values())
-            stamps += [(x.data_ptr(), x._version) for x in held if x is not None]
+            parts = (part for x in held if x is not None for part in _plain_parts(x))
+            stamps += [(part.data_ptr(), part._version) for part in parts]
             waiting += [x for x in module._modules.values() if x is not None]
     return tuple(stamps)
 

@@ -18,11 +18,13 @@ from brewgraph.models.capture.compiled import is_compiled
 from brewgraph.models.fake.shapes import Reach
 from brewgraph.models.structure.decoder import Decoder
 from brewgraph.models.structure.read_class import dissect
+from brewgraph.recipe.settings.train import COMPILED
 from brewgraph.training.reporter import Reporter
 from tests.models.tiny import RECORDED
 from tests.runtime.test_packing import places_seen, step, whole
 from tests.runtime.test_padding import project
 from tests.runtime.test_recompute import ALONE, INSIDE, recomputed
+from tests.small import save, write_data
 
 FAST = ("bert", "gpt2", "albert")
 pytestmark = [
@@ -93,9 +95,56 @@ def test_whole_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for x in (path, other)
     ]
     assert names[0] == names[1]
-    assert len([line for line in said if "compile" in line]) == 1
+    assert [line for line in said if "compile" in line] == [f"`compile = true` gains nothing here: {COMPILED}"]
     plans = [" ".join(str(bg.load(x).plan(cost=False)).split()) for x in (path, other)]
-    assert ["compiled layers stay padded" in plan for plan in plans] == [False, True]
+    assert [COMPILED in plan for plan in plans] == [False, True]
+
+
+def test_batches_of_several_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each model's layers are compiled once for all of them: also those of a causal model, whose cache of keys and values
+    would make each layer another.
+    """
+    compiled_graphs: list[Any] = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        compiled_graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    save(tmp_path / "big", "gpt2", width=32, layers=3, seed=1)
+    save(tmp_path / "tiny", "gpt2", layers=2, seed=2)
+    (tmp_path / "spec.brew").write_text(
+        'teacher big = hf("big")\nstudent tiny = hf("tiny")\ndata d = files(train="train.jsonl", batch=4, max_length=32)\n'
+        "loss = kd(big.logits -> tiny.logits, T=1)\ntrain { compile = true }\n"
+    )
+    distiller, counts = bg.load("spec.brew").build(), []
+    for count_of_examples, length in ((4, 10), (4, 12), (3, 9), (2, 11), (5, 8)):
+        ids = torch.randint(5, 60, (count_of_examples, length))
+        mask = torch.ones_like(ids)
+        ids[0, -2:], mask[0, -2:] = 0, 0
+        distiller({"input_ids": ids, "attention_mask": mask}).loss.backward()
+        counts.append(len(compiled_graphs))
+    assert counts == [2, 2, 2, 2, 2]
+
+
+def test_the_limit_of_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several models of an architecture compile the same code more often than torch does by itself."""
+    graphs: list[Any] = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    models = [torch.nn.Sequential(torch.nn.Linear(width, width)) for width in range(2, 13)]
+    for model in models:
+        compiled.compile_layers(model, ["0"])
+        model(torch.ones(3, model[0].in_features))
+    assert len(graphs) == len(models) > torch._dynamo.config.recompile_limit
 
 
 def test_fake_tensors_enter_no_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +153,7 @@ def test_fake_tensors_enter_no_compiled_code(monkeypatch: pytest.MonkeyPatch) ->
     def enters(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("compiled code runs")
 
-    monkeypatch.setattr(torch, "compile", lambda forward: enters)
+    monkeypatch.setattr(torch, "compile", lambda forward, **settings: enters)
     config = AutoConfig.for_model("gpt2", n_embd=16, n_layer=2, n_head=2, vocab_size=120)
     model = AutoModelForCausalLM.from_config(config)
     compiled.compile_layers(model, dissect(model).layer_paths)
@@ -122,7 +171,7 @@ def test_a_machine_without_a_compiler(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*args: Any, **kwargs: Any) -> None:
         raise InductorError("No working C++ compiler found in cl: None\nand more")
 
-    monkeypatch.setattr(torch, "compile", lambda forward: fail)
+    monkeypatch.setattr(torch, "compile", lambda forward, **settings: fail)
     distiller = bg.load(recomputed(spec(tmp_path, "bert"), "compile = true")).build()
     with pytest.raises(
         RunError, match=r"^torch cannot compile .*No working C\+\+ compiler found.*remove `compile = tr"

@@ -15,7 +15,7 @@ from transformers import BatchEncoding
 
 import brewgraph as bg
 from brewgraph.training.work import unreached_frozen
-from tests.small import LOSS, classifier, project
+from tests.small import LOSS, classifier, project, save
 
 
 def batch(rows: int = 3, length: int = 6) -> dict[str, torch.Tensor]:
@@ -89,6 +89,17 @@ def test_nothing_of_a_step_is_kept(tmp_path: Path) -> None:
     gc.collect()
     kept = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor) and id(x) not in before]
     assert [tuple(x.shape) for x in kept] == []
+
+
+def test_no_cache_of_keys_and_values(tmp_path: Path) -> None:
+    """A causal model would fill one for a generation in each forward."""
+    spec = project(tmp_path)
+    save(tmp_path / "bert", "gpt2", width=32, seed=1)
+    distiller, caches = bg.load(spec).build(), []
+    (teacher,) = distiller.teachers
+    teacher.register_forward_hook(lambda model, args, output: caches.append(output.past_key_values))
+    distiller(batch())
+    assert caches == [None]
 
 
 def test_captures_are_armed_in_the_step_only(tmp_path: Path) -> None:

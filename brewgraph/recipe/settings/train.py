@@ -18,6 +18,9 @@ from brewgraph.recipe.length import Length
 from brewgraph.recipe.settings.base import NumberFormat, Settings
 from brewgraph.recipe.settings.metric_names import greater_is_better
 
+COMPILED = "compiled layers stay padded, and on a CPU take longer than others"
+"""What `compile` costs."""
+
 
 class Adamw(Settings):
     """`adamw(lr=1e-4)`: Adam with decoupled weight decay, which spares biases and norms unless told otherwise."""
@@ -140,9 +143,7 @@ class Train(Settings):
     gradient_checkpointing: bool = Field(
         default=False, description="run the student's layers again in the backward pass: less memory, more time"
     )
-    compile: bool = Field(
-        default=False, description="compile the layers of all models with torch.compile; they stay padded"
-    )
+    compile: bool = Field(default=False, description=f"compile the layers of all models with torch.compile; {COMPILED}")
     accumulate: PositiveInt = Field(default=1, description="batches per optimizer step")
     max_grad_norm: PositiveFloat | None = Field(
         default=1.0, description="clip the gradient norm of student and projections together"
