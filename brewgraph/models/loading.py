@@ -165,7 +165,18 @@ def _load(
         help = "the folder needs model.safetensors, as save_pretrained writes it"
         raise SourceFault("B315", message, help=help, field="name") from error
     _check_loaded(model, report, description, frozen)
+    if description.quantization is None:
+        _leave_the_file(model)
     return cast(PreTrainedModel, model)
+
+
+def _leave_the_file(model: nn.Module) -> None:
+    """Copy weights into memory of their own. On a CPU safetensors maps them from the checkpoint: who writes that file
+    during the run, such as a teacher trained anew in its folder, would change them, or end the process by a SIGBUS.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def saved_vocabulary(folder: Path | str) -> int:
