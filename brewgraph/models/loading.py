@@ -37,6 +37,9 @@ from brewgraph.recipe.settings.model_sources import Python
 log = logging.getLogger("brewgraph")
 
 
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What transformers raises for an index of weights that is none, beside errors of its own."""
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Number formats by their names in a spec."""
 
@@ -160,7 +163,7 @@ def _load(
             trust_remote_code=False,
             **more,
         )
-    except (OSError, UnpicklingError, SafetensorError) as error:
+    except (*_UNREADABLE, OSError, UnpicklingError, SafetensorError) as error:
         message = f"no weights can be loaded from `{checkpoint}`: {first_line(error)}"
         help = "the folder needs model.safetensors, as save_pretrained writes it"
         raise SourceFault("B315", message, help=help, field="name") from error

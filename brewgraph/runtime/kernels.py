@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from brewgraph.digest import digest
 from brewgraph.models.capture.attention import fast_kernels_are_on, keep_mask
-from brewgraph.paths import facts_folder, keep_fact
+from brewgraph.paths import facts_folder, keep_fact, read_json
 
 WORTHWHILE = 1.2
 """How many times as fast oneDNN has to be."""
@@ -144,7 +144,7 @@ def _onednn_is_faster() -> bool:
         return _measured()
     path = folder / f"kernels-{digest(*machine)}.json"
     with suppress(OSError, ValueError):
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         if isinstance(known, dict) and isinstance(known.get("onednn"), bool):
             return cast(bool, known["onednn"])
     choice = _measured()

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from brewgraph.paths import read_json
+
 Nested: TypeAlias = "bool | int | float | str | Tensor | list[Nested] | tuple[Nested, ...] | dict[Any, Any] | None"
 _Plain: TypeAlias = "bool | int | float | str | list[_Plain] | dict[str, _Plain] | None"
 
@@ -32,7 +34,11 @@ def read_state(folder: Path) -> Nested:
     `TypeError` or `SafetensorError` for other files.
     """
     tensors = load_file(folder / FILES[0])
-    return _nested(json.loads((folder / FILES[1]).read_text(encoding="utf-8")), tensors)
+    plain: Any = read_json(folder / FILES[1])
+    try:
+        return _nested(plain, tensors)
+    except RecursionError:
+        raise ValueError(f"{FILES[1]} is nested too deeply") from None
 
 
 def _plain(x: Nested, tensors: dict[str, Tensor], names: dict[object, str], storages: set[int]) -> _Plain:

@@ -1,5 +1,5 @@
-"""Makes a machine fail in the process that a test starts: FAULT names how, and STEP when, a step of training or `student`,
-the moment before the finished student is written. Python imports it by its name.
+"""Makes a machine fail in the process that a test starts: FAULT names how, and STEP when, a step of training, `models`,
+the moment before the first weights are loaded, or `student`, that before the finished student is written. Python imports it by its name.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fail(folder: Path, run: Any = None) -> None:
         case "no room":
             largest_file(1000)
         case "a full disk":
-            fill_the_disk(folder.parents[1])
+            fill_the_disk(folder.parent)
         case "no permission":
             folder.chmod(0o555)
             if os.getuid() == 0:  # to whom permissions do not apply
@@ -77,6 +77,9 @@ def fail(folder: Path, run: Any = None) -> None:
                 next(run.distiller.student.parameters()).fill_(1e38)
         case "killed":
             os.kill(os.getpid(), 9)
+        case "a teacher is written anew":
+            path = Path("bert/model.safetensors")
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
         case "a teacher is cut short":
             os.truncate("bert/model.safetensors", 100)
         case "a data file is cut short":
@@ -88,7 +91,10 @@ class _Patch(MetaPathFinder):
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
         loop, running = sys.modules.get("brewgraph.training.loop"), sys.modules.get("brewgraph.running.run")
-        if STEP == "student":
+        if STEP == "models":
+            builder = sys.modules.get("brewgraph.running.spec_builder")
+            _wrap(builder, "build_model", lambda *arguments, **options: fail(Path()))
+        elif STEP == "student":
             _wrap(running, "save_student", lambda model, path, *rest: fail(path.parent))
         else:
             stage = getattr(loop, "StageRun", None)
@@ -101,9 +107,9 @@ def _wrap(owner: Any, name: str, before: Any) -> None:
     if function is None or hasattr(function, "wrapped"):
         return
 
-    def wrapped(*arguments: Any) -> Any:
-        before(*arguments)
-        return function(*arguments)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        before(*arguments, **options)
+        return function(*arguments, **options)
 
     wrapped.wrapped = function  # type: ignore[attr-defined]
     setattr(owner, name, wrapped)
