@@ -44,7 +44,7 @@ def locate(name: str, folder: Path, field: str | None = None) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a plain file, or a link to one: no folder, no link to nowhere, no pipe, which one may wait for."""
+    """Whether there is a plain file, or a link to one: no folder, no link to nowhere, no pipe, which keeps waiting."""
     try:
         return path.is_file()
     except OSError:  # a link to itself

@@ -26,7 +26,7 @@ from brewgraph.models.task_heads import (
     task_of,
     with_problem,
 )
-from brewgraph.models.tokenization import Tokens, first_line, local, own_tokens, stamp_of
+from brewgraph.models.tokenization import Tokens, check_plain, first_line, local, own_tokens, stamp_of
 from brewgraph.paths import no_path, read_json
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import LABEL_TYPES, VALUE, LabelType
@@ -194,7 +194,8 @@ def _beyond(settings: Mapping[str, Any]) -> tuple[str, int, int] | None:
 
 
 def _check_file(name: str) -> None:
-    """SourceFault B310 for a config.json that is no object, or that asks for far too much."""
+    """SourceFault B310 for a config.json that is no object, or that asks for far too much, and for what is no file."""
+    check_plain(name, "B310", "name")
     path = Path(name, "config.json")
     if not path.is_file():
         return

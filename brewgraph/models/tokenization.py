@@ -121,6 +121,16 @@ def describing_files(folder: Path) -> Iterator[Path]:
     return (file for file in sorted(folder.glob("*.*")) if file.suffix in _DESCRIBING and is_file(file))
 
 
+def check_plain(name: str, code: str, field: str) -> None:
+    """SourceFault with this code if, in a local folder, something else stands in the place of a file that describes a
+    model: a folder, a link to nowhere, or a pipe, for which libraries would wait without end.
+    """
+    for path in sorted(Path(name).glob("*.*")) if Path(name).is_dir() else ():
+        if path.suffix in _DESCRIBING and not is_file(path):
+            message = f"`{path.name}` in the folder `{name}` is not a file"
+            raise SourceFault(code, message, field=field, help="copy the folder again: save_pretrained writes it")
+
+
 def stamp_of(name: str) -> object:
     """A value that changes with the files of a local folder, so that a long session reads them again."""
     files = describing_files(Path(name)) if Path(name).is_dir() else ()
@@ -131,6 +141,7 @@ def stamp_of(name: str) -> object:
 def _load_tokenizer(name: str, revision: str | None, _stamp: object) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
+    check_plain(name, "B314", "tokenizer")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=False

@@ -98,7 +98,9 @@ class _Patch(MetaPathFinder):
             _wrap(running, "save_student", lambda model, path, *rest: fail(path.parent))
         else:
             stage = getattr(loop, "StageRun", None)
-            _wrap(stage, "_step", lambda run, *rest: fail(run.folder.path, run) if run.state.step == int(STEP) else None)
+            _wrap(
+                stage, "_step", lambda run, *rest: fail(run.folder.path, run) if run.state.step == int(STEP) else None
+            )
 
 
 def _wrap(owner: Any, name: str, before: Any) -> None:

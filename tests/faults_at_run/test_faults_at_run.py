@@ -145,9 +145,7 @@ def test_too_little_memory_is_known_beforehand_and_smaller_batches_help(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("step", "resumes"), [("3", 2), ("5", 4), ("student", 6)])
-def test_a_disk_that_is_really_full(
-    step: str, resumes: int, tmp_path: Path, undisturbed: dict[str, Tensor]
-) -> None:
+def test_a_disk_that_is_really_full(step: str, resumes: int, tmp_path: Path, undisturbed: dict[str, Tensor]) -> None:
     """On a small file system, filled at a step or before the student is written: one line, and nothing is lost."""
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -65,7 +65,10 @@ def checker() -> Test:
         try:
             check_names(Source(_spec(raw)), {})
         except SpecError as error:
-            assert error.diagnostics
+            faults = error.diagnostics
+        else:
+            return
+        assert faults
 
     return test
 
@@ -82,23 +85,32 @@ def checkpoint() -> Test:
         changed = FILES[raw[:1] < b"\x80"]
         for name, content in whole.items():
             (SCRATCH / name).write_bytes(raw[1:] if name == changed else content)
+        said = ""
         try:
             assert read_checkpoint(SCRATCH, 1).stage == 0
         except RunError as error:
-            assert "\n" not in str(error)
+            said = str(error)
+        assert "\n" not in said
 
     return test
 
 
 def store() -> Test:
-    """A row of these bytes is a value, or damaged."""
-    from brewgraph.runtime.store import _value
+    """A row of these bytes, or one with their right checksum, is a value, or damaged."""
+    from brewgraph.runtime.store import _HEAD, _checksum, _value
+
+    example = b"x" * 16
 
     def test(raw: bytes) -> None:
+        row, said = raw, "a value in it is damaged"
+        if len(raw) > 3 and raw[0] % 2:
+            types = raw[1] % 16, raw[2] % 16
+            row = _HEAD.pack(_checksum(example, types, raw[3:]), *types) + raw[3:]
         try:
-            _value(b"x" * 16, memoryview(raw))
+            _value(example, memoryview(row))
         except ValueError as error:
-            assert str(error) == "a value in it is damaged"
+            said = str(error)
+        assert said == "a value in it is damaged"
 
     return test
 
@@ -124,7 +136,9 @@ def _corpus(target: str) -> list[bytes]:
 
         from brewgraph.runtime.store import _row
 
-        return [_row(b"x" * 16, x) for x in (torch.arange(6.0).view(2, 3), torch.tensor(True), torch.zeros(0, 4).half())]
+        return [
+            _row(b"x" * 16, x) for x in (torch.arange(6.0).view(2, 3), torch.tensor(True), torch.zeros(0, 4).half())
+        ]
     repository = Path(__file__).parents[2]
     return [path.read_bytes() for path in sorted((repository / "specs").rglob("*.brew"))]
 
