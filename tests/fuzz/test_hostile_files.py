@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from brewgraph.convert.config import read_values
-from brewgraph.diagnostics import BrewError, Collector, RunError, SourceFault
+from brewgraph.diagnostics import Collector, RunError, SourceFault
 from brewgraph.facts.memory import Memory, print_of_model, print_of_weights
 from brewgraph.models.description import read_config
 from brewgraph.models.heads import saved_heads
 from brewgraph.models.task_heads import saved_names
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.paths import read_json
-from brewgraph.source import Source
+from brewgraph.source import EncodingError, Source
 from brewgraph.training.checkpoint import read_checkpoint
 from brewgraph.training.folder import RunFolder, verify
 from brewgraph.training.lock import Owner, is_owned
@@ -150,7 +150,7 @@ def test_a_file_to_convert_or_a_spec(kind: str, tmp_path: Path) -> None:
     put(path, kind)
     try:
         source = Source.read(path)
-    except (OSError, BrewError):
+    except (OSError, EncodingError):
         return
     collector = Collector()
     read = read_values(source, collector)
