@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 
 from brewgraph.diagnostics import RunError
 from brewgraph.facts.memory import Memory
-from brewgraph.runtime.store import Store
+from brewgraph.runtime.store import _HEAD, Store, _checksum, _value
 from brewgraph.training.checkpoint import read_checkpoint
 from brewgraph.training.state_files import FILES, write_state
 
@@ -93,3 +94,14 @@ def test_a_damaged_store_gives_no_wrong_value(tmp_path: Path) -> None:
             Store(tmp_path, "kept").get(keys)
         (other,) = Store(tmp_path, "kept").get(keys[:1]) or ()
         assert other.equal(values[0]), seed
+
+
+@pytest.mark.parametrize(
+    "shape", [(921036261, 4274862323, 137630545, 0, 16777216), (1 << 31, 1 << 31, 4), (0, 1 << 31, 1 << 31)]
+)
+def test_a_row_of_an_impossible_shape_is_damaged(shape: tuple[int, ...]) -> None:
+    """Also where its checksum is right, and where its sizes multiply to nothing, or to nothing in 64 bits."""
+    rest, types = struct.pack(f"<{len(shape)}I", *shape), (0, len(shape))
+    row = _HEAD.pack(_checksum(b"x", types, rest), *types) + rest
+    with pytest.raises(ValueError, match="a value in it is damaged"):
+        _value(b"x", memoryview(row))
