@@ -18,7 +18,7 @@ from torch import Tensor
 from tests.conftest import REPOSITORY
 from tests.faults_at_run.page import PAGE, lines
 from tests.faults_at_run.table import FAULTS, RunFault
-from tests.small import LABELS, WORDS, project, write_rows, write_spec
+from tests.small import LABELS, WORDS, project, save, write_rows, write_spec
 
 
 def make(folder: Path) -> None:
@@ -118,11 +118,13 @@ def test_a_run_holds_what_it_reads(what: str, tmp_path: Path, undisturbed: dict[
 
 @pytest.mark.slow
 def test_too_little_memory_is_known_beforehand_and_smaller_batches_help(tmp_path: Path) -> None:
-    """A step that `plan` says takes more than there is really runs out of memory; the same step in four parts fits."""
+    """A step that `plan` says takes more than there is really runs out of memory; the same step in eight parts fits."""
     make(folder := tmp_path / "project")
     texts = [" ".join(WORDS[(i + j) % len(WORDS)] for j in range(30)) for i in range(1024)]
     write_rows(folder / "train.jsonl", [{"text": x, "label": LABELS[i % 3]} for i, x in enumerate(texts)])
-    write_spec(folder, batch=512, train="steps = 2")
+    save(folder / "bert", width=64, seed=1)
+    save(folder / "tiny", width=64, seed=2)
+    write_spec(folder, batch=1024, train="steps = 1")
     plan = subprocess.run(
         [sys.executable, "-m", "brewgraph", "plan", "spec.brew"],
         cwd=folder,
@@ -139,7 +141,7 @@ def test_too_little_memory_is_known_beforehand_and_smaller_batches_help(tmp_path
     *_, last = ended.stderr.strip().splitlines()
     assert last.startswith("error: out of memory: use smaller batches, `batch=…` of the data, and `accumulate = …`")
     assert "Traceback" not in ended.stderr
-    write_spec(folder, batch=128, train="steps = 2; accumulate = 4")
+    write_spec(folder, batch=128, train="steps = 1; accumulate = 8")
     assert run(folder, **little).returncode == 0
 
 
