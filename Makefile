@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.brewgraph-ready
 
 FUZZ ?= 5000
+FUZZ_SECONDS ?= 60
 .PHONY: help quickstart test test-all fuzz lint types check grammar wheel bench clean
 
 help:
@@ -16,7 +17,8 @@ help:
 	@echo "                  the runs go to specs/quickstart/runs"
 	@echo "make test         set up, run the tests but the slow ones"
 	@echo "make test-all     set up, run every test"
-	@echo "make fuzz         set up, try many random specs and damaged files (some minutes; FUZZ=50000 tries more)"
+	@echo "make fuzz         set up, try many random specs and damaged files (some minutes; FUZZ=50000 tries more), then"
+	@echo "                  FUZZ_SECONDS=60 of coverage-guided fuzzing per target where the extra \`fuzz\` is installed"
 	@echo "make lint types   ruff, import-linter, deptry; mypy"
 	@echo "make grammar      work the parser's table out again, after a change of grammar/brew.lark"
 	@echo "make wheel        build the package into dist/"
@@ -35,6 +37,8 @@ test-all: $(READY)
 
 fuzz: $(READY)
 	BREWGRAPH_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
+	for target in parser formatter checker checkpoint store; do \
+		$(BIN)/python -m tests.fuzz.targets $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .

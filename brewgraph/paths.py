@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import tempfile
 from contextlib import suppress
@@ -39,6 +41,31 @@ def locate(name: str, folder: Path, field: str | None = None) -> Path:
             field=field,
         ) from error
     return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a plain file, or a link to one: no folder, no link to nowhere, no pipe, which keeps waiting."""
+    try:
+        return path.is_file()
+    except OSError:  # a link to itself
+        return False
+
+
+def read_json(path: Path) -> object:
+    """The value in a file of JSON. `OSError` where there is no plain file, `ValueError` for whatever else is not JSON
+    in UTF-8 or is nested too deeply.
+    """
+    if not is_file(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return parse_json(path.read_bytes().decode("utf-8"))
+
+
+def parse_json(text: str | bytes) -> object:
+    """The value of a JSON text. `ValueError` for anything else, also where it is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def shipped_text(name: str) -> str:

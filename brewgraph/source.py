@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
@@ -22,7 +23,11 @@ class Source:
     @classmethod
     def read(cls, path: str | Path) -> Source:
         """Read a UTF-8 file. `OSError` and `EncodingError` are the caller's to explain."""
-        with Path(path).open("rb") as file:
+        # not to wait for somebody to write a pipe: one without a writer is empty
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        if hasattr(os, "O_NONBLOCK"):
+            os.set_blocking(descriptor, True)
+        with open(descriptor, "rb") as file:
             return cls.of(file.read(MOST_BYTES), str(path), f"`{path}`")
 
     @classmethod

@@ -161,6 +161,10 @@ def _report(error: Exception) -> int:
         print(tally(error.diagnostics) + more_about(error.diagnostics), file=sys.stderr)
     elif isinstance(error, BrewError):
         complain(str(error))
+    elif isinstance(error, MemoryError):
+        complain(
+            "out of memory: use smaller models or batches, or a machine with more; `brewgraph plan` shows the bytes"
+        )
     elif isinstance(error, OSError):
         what = error.strerror or first_line
         complain(f"{what}: {error.filename}" if error.filename else what)

@@ -83,11 +83,14 @@ def read_values(source: Source, collector: Collector) -> tuple[Read, ...]:
             collector.add("B020", f"this is not JSON: {error.msg}", place, help=help)
             return ()
         return _read_python(source, whole, collector)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists a thousand deep
+        collector.add("B020", f"this cannot be read: {error}", whole, help=_SAMPLE)
+        return ()
     reader = _Reader(source, Names({}), Collector())
     try:
         # brackets allow leading blanks; the reader corrects the places
         node = ast.parse(f"({source.text})", mode="eval").body
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return (Read(value, {(): whole}, {}),)
     reader.before = 1
     reader.read(node, ())
@@ -99,14 +102,14 @@ def python_module(source: Source) -> ast.Module | None:
     """The syntax tree of a Python file; None if it is not Python."""
     try:
         return ast.parse(source.text)
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 
 def _read_python(source: Source, whole: Span, collector: Collector) -> tuple[Read, ...]:
     try:
         module = ast.parse(source.text)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = min(getattr(error, "lineno", None) or 1, source.text.count("\n") + 1)
         start = _start_of(source.text, line) + max(0, (getattr(error, "offset", None) or 1) - 1)
         help = f"correct it; {_SAMPLE}"

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from brewgraph.diagnostics import Refusal, SourceFault
 from brewgraph.digest import digest
 from brewgraph.models.tokenization import describing_files, stamp_of
-from brewgraph.paths import facts_folder, keep_fact
+from brewgraph.paths import facts_folder, is_file, keep_fact, parse_json
 
 T = TypeVar("T")
 
@@ -83,15 +83,17 @@ class Memory:
 def _read(path: Path, kind: type[T]) -> tuple[T] | Refusal | None:
     """The content of a file; None if there is no file or it cannot be read."""
     try:
+        if not is_file(path):
+            return None
         checksum, _, body = path.read_text(encoding="utf-8").partition("\n")
         if digest(body) != checksum:
             return None
-        content = json.loads(body)
+        content: Any = parse_json(body)
         os.utime(path)
         if "refused" in content:
             return cast(Refusal, _adapter(Refusal).validate_python(content["refused"]))
         return (_adapter(cast(Any, kind)).validate_python(content["found"]),)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
         return None
 
 
@@ -140,7 +142,7 @@ def print_of_weights(name: str, revision: str | None = None) -> str | None:
         (file, (stat.st_size, stat.st_mtime_ns))
         for part in (folder, *(folder / head for head in saved_heads(folder)))
         for file in sorted(part.iterdir())
-        if file.suffix in _WEIGHTS_AND_WORDS and (stat := file.stat())
+        if file.suffix in _WEIGHTS_AND_WORDS and is_file(file) and (stat := file.stat())
     ]
     total = hashlib.sha256()
     for file, stamp in files:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,8 +26,8 @@ from brewgraph.models.task_heads import (
     task_of,
     with_problem,
 )
-from brewgraph.models.tokenization import Tokens, first_line, local, own_tokens, stamp_of
-from brewgraph.paths import no_path
+from brewgraph.models.tokenization import Tokens, check_plain, first_line, local, own_tokens, stamp_of
+from brewgraph.paths import no_path, read_json
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import LABEL_TYPES, VALUE, LabelType
 from brewgraph.recipe.settings.model_sources import Hf, Layers, Lora
@@ -195,7 +194,8 @@ def _beyond(settings: Mapping[str, Any]) -> tuple[str, int, int] | None:
 
 
 def _check_file(name: str) -> None:
-    """SourceFault B310 for a config.json that is no object, or that asks for far too much."""
+    """SourceFault B310 for a config.json that is no object, or that asks for far too much, and for what is no file."""
+    check_plain(name, "B310", "name")
     path = Path(name, "config.json")
     if not path.is_file():
         return
@@ -203,14 +203,12 @@ def _check_file(name: str) -> None:
     try:
         if path.stat().st_size > _LARGEST_CONFIG:
             raise ValueError(f"it has more than {_LARGEST_CONFIG:,} bytes")
-        if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict):
+        if isinstance(content := read_json(path), dict):
             if (beyond := _beyond(content)) is None:
                 return
             what = f"`{beyond[0]}` is {beyond[1]:,}, and at most {beyond[2]:,} are built"
     except (OSError, ValueError) as error:
         what = first_line(error)
-    except RecursionError:
-        what = "it is nested too deeply"
     help = "copy the folder again: save_pretrained writes it"
     raise SourceFault("B310", f"config.json in the folder `{name}` cannot be used: {what}", help=help, field="name")
 

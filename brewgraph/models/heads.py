@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput
 
 from brewgraph.diagnostics import SourceFault, UsageError, listing
 from brewgraph.models.task_heads import AUTO_CLASSES, Head
+from brewgraph.paths import read_json
 
 _INDEX = "heads.json"
 """The file that maps the folders of a saved model to their auto classes."""
@@ -155,9 +156,9 @@ def saved_heads(folder: Path | str) -> dict[str, str]:
     if not index.is_file():
         return {}
     try:
-        heads: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))
+        heads = cast(dict[str, str], read_json(index))
         sound = all(name.isidentifier() and auto_class in AUTO_CLASSES.values() for name, auto_class in heads.items())
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError):
         sound = False
     if not sound:
         message = f"`{_INDEX}` in `{folder}` does not name heads and their classes"

@@ -37,6 +37,9 @@ from brewgraph.recipe.settings.model_sources import Python
 log = logging.getLogger("brewgraph")
 
 
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What transformers raises for an index of weights that is none, beside errors of its own."""
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Number formats by their names in a spec."""
 
@@ -163,12 +166,24 @@ def _load(
             trust_remote_code=False,
             **more,
         )
-    except (OSError, UnpicklingError, SafetensorError) as error:
+    except (*_UNREADABLE, OSError, UnpicklingError, SafetensorError) as error:
         message = f"no weights can be loaded from `{checkpoint}`: {first_line(error)}"
         help = "the folder needs model.safetensors, as save_pretrained writes it"
         raise SourceFault("B315", message, help=help, field="name") from error
     _check_loaded(model, report, description, frozen)
-    return cast(PreTrainedModel, keep_plain(model) if description.quantization else model)
+    if description.quantization is not None:
+        return cast(PreTrainedModel, keep_plain(model))
+    _leave_the_file(model)
+    return cast(PreTrainedModel, model)
+
+
+def _leave_the_file(model: nn.Module) -> None:
+    """Copy weights into memory of their own. On a CPU safetensors maps them from the checkpoint: who writes that file
+    during the run, such as a teacher trained anew in its folder, would change them, or end the process by a SIGBUS.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def saved_vocabulary(folder: Path | str) -> int:

@@ -5,7 +5,6 @@ the names of the saved tensors tell.
 from __future__ import annotations
 
 import copy
-import json
 import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +17,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 from safetensors import SafetensorError, safe_open
 
 from brewgraph.diagnostics import SourceFault, listing
+from brewgraph.paths import read_json
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import (
     CLASS,
@@ -181,7 +181,8 @@ def saved_names(checkpoint: str, revision: str | None = None) -> frozenset[str]:
                 return frozenset(file.keys())
         if one.suffix == ".bin":
             return frozenset(argument for _, argument, _ in _operations(one) if isinstance(argument, str))
-        return frozenset(json.loads(one.read_text(encoding="utf-8"))["weight_map"])
+        index: Any = read_json(one)
+        return frozenset(index["weight_map"])
     except (OSError, ValueError, KeyError, TypeError, BadZipFile, SafetensorError):
         return frozenset()
 
@@ -224,8 +225,9 @@ def _pickles(folder: Path) -> list[Path]:
     names = [name] if name.endswith(".bin") else []
     if name.endswith(".bin.index.json"):
         try:
-            names = sorted(set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            index: Any = read_json(folder / name)
+            names = sorted(set(index["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             names = []  # which from_pretrained reports
     if (folder / "adapter_model.bin").is_file() and not (folder / "adapter_model.safetensors").is_file():
         names.append("adapter_model.bin")

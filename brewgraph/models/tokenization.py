@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.paths import locate
+from brewgraph.paths import is_file, locate
 from brewgraph.recipe.settings.model_sources import Hf
 
 if TYPE_CHECKING:
@@ -117,8 +117,18 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
 
 
 def describing_files(folder: Path) -> Iterator[Path]:
-    """The files of a local folder that describe a model and its tokenizer, by name."""
-    return (file for file in sorted(folder.glob("*.*")) if file.suffix in _DESCRIBING)
+    """The files of a local folder that describe a model and its tokenizer, by name. A pipe or a broken link is none."""
+    return (file for file in sorted(folder.glob("*.*")) if file.suffix in _DESCRIBING and is_file(file))
+
+
+def check_plain(name: str, code: str, field: str) -> None:
+    """SourceFault with this code if, in a local folder, something else stands in the place of a file that describes a
+    model: a folder, a link to nowhere, or a pipe, for which libraries would wait without end.
+    """
+    for path in sorted(Path(name).glob("*.*")) if Path(name).is_dir() else ():
+        if path.suffix in _DESCRIBING and not is_file(path):
+            message = f"`{path.name}` in the folder `{name}` is not a file"
+            raise SourceFault(code, message, field=field, help="copy the folder again: save_pretrained writes it")
 
 
 def stamp_of(name: str) -> object:
@@ -131,11 +141,12 @@ def stamp_of(name: str) -> object:
 def _load_tokenizer(name: str, revision: str | None, _stamp: object) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
+    check_plain(name, "B314", "tokenizer")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # each tokenizer's class reads its files in its own way, and takes them for sound
         local_help, hub_help = "name one: tokenizer=…", "connect to the hub, or name a local folder: tokenizer=…"
         message = f"no tokenizer can be loaded from `{name}`: {first_line(error)}"
         help = local_help if Path(name).is_dir() else hub_help

@@ -101,6 +101,7 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
     # everything that needs no training comes first, then teachers that must be trained
     checked = builder.checked
     identity = identify(builder, "alone" if options.without_teacher else "")
+    builder.prints = identity.prints
     home = runs_folder(checked.folder, options.runs)
     if near is None:
         folder = RunFolder(options.out or home / identity.folder_name)

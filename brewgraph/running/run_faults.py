@@ -16,7 +16,12 @@ from brewgraph.training.folder import RunFolder, display_path
 _FULL = re.compile(r"no space left|file too large|unexpected pos|write failed|StreamWriter failed", re.IGNORECASE)
 """How torch and safetensors, which write files on their own, say that a disk is full."""
 _OF_DISKS = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EDQUOT, errno.EIO})
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"out of memory|can(?:'t|not) allocate memory|not enough memory|bad_alloc"
+    r"|could not (?:create|execute) a (?:primitive|memory)",
+    re.IGNORECASE,
+)
+"""How torch says that there is no memory left, and oneDNN, which computes large products, that it got none."""
 _REMEDIES = (
     "use smaller batches, `batch=…` of the data, and `accumulate = …` of them, which is the same step; "
     "`gradient_checkpointing = true`; shorter texts, `max_length=…`; or `precision = bf16`; `brewgraph plan` shows the "

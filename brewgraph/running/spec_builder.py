@@ -17,7 +17,7 @@ from brewgraph.checking.check import Checked
 from brewgraph.data.batching.order import derive_seed
 from brewgraph.data.sources.examples import Examples, open_examples, texts
 from brewgraph.data.sources.tensor_batches import ReadyBatches, open_batches
-from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError, listing, suggest
+from brewgraph.diagnostics import Diagnostic, RunError, SourceFault, SpecError, UsageError, listing, suggest
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory, print_of_model, print_of_weights
 from brewgraph.facts.models import UnbuiltModelFacts, is_local
@@ -44,7 +44,7 @@ from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.ops.python_files import load_declared
-from brewgraph.paths import shown
+from brewgraph.paths import locate, shown
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.recipe import columns_used, data_used
 from brewgraph.recipe.settings.data_sources import Batches
@@ -71,7 +71,8 @@ class SpecBuilder:
 
     `modules` are the caller's own, by model name. `teachers` are the folders of the finished students that `brew(...)`
     stands for. `skip` are the names of passes to leave out. If nothing is `scored`, only those parts of teachers are
-    loaded that losses need.
+    loaded that losses need. `prints` are those of the run (`Identity`), whose models must stay the same until they are
+    loaded; it may be set later.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class SpecBuilder:
         self.skip = frozenset(skip)
         self.teachers = dict(teachers or {})
         self.allow_python, self.scored = allow_python, scored
+        self.prints: Mapping[str, str] = {}
         self.models: dict[str, nn.Module] = {}
         self.averages: dict[str, EmaTeacher] = {}
         self._examples: dict[str, Examples] = {}
@@ -340,7 +342,20 @@ class SpecBuilder:
         place = self.places.get(model.name)
         if (scheme := description.quantization) is not None:
             check_quantizer(model.name, scheme, DTYPES[description.number_format], place or this_process().device)
-        return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without, device=place)
+        built = build_model(description, seed=seed, frozen=frozen, donors=donors, without=without, device=place)
+        self._demand_unchanged(model)
+        return built
+
+    def _demand_unchanged(self, model: ModelDeclaration) -> None:
+        """Raise `RunError` if the folder of a model that was just loaded no longer has the content in `prints`."""
+        checkpoint = model.source.checkpoint
+        position = list(self.recipe.models).index(model.name)
+        before = self.prints.get(f"{position}/{checkpoint}") if checkpoint else None
+        if before is not None and before != print_of_weights(str(locate(str(checkpoint), self.checked.folder))):
+            raise RunError(
+                f"the files of `{model.name}` in {checkpoint} changed since this command began: run it again, which "
+                "reads them anew, once nothing writes them"
+            )
 
     def _settled(self, model: ModelDeclaration) -> ModelDescription:
         """The description of a model now that trained teachers and tokenizers are known."""

@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from brewgraph.digest import digest
 from brewgraph.models.capture.attention import dropped_out, fast_kernels_are_on, keep_mask
-from brewgraph.paths import facts_folder, keep_fact
+from brewgraph.paths import facts_folder, keep_fact, read_json
 
 WORTHWHILE = 1.2
 """How many times as fast oneDNN has to be."""
@@ -168,8 +168,8 @@ def _choices() -> Choices:
 
 def _kept_choices(path: Path) -> Choices | None:
     """The choices in a file, if it holds them whole."""
-    with suppress(OSError, ValueError, RecursionError):
-        known = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError):
+        known = read_json(path)
         if isinstance(known, dict):
             choices = {x.name: known[x.name] for x in fields(Choices) if type(known.get(x.name)) is bool}
             return Choices(**choices) if len(choices) == len(fields(Choices)) else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import os
 import struct
 import time
@@ -21,7 +22,6 @@ from threading import RLock
 from weakref import WeakKeyDictionary, finalize
 
 import lmdb
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -210,7 +210,8 @@ def _value(example: bytes, row: memoryview) -> Tensor:
     if len(rest) < 4 * axes or dtype >= len(_DTYPES):
         raise ValueError(damaged)
     shape = struct.unpack_from(f"<{axes}I", rest)
-    if len(rest) != 4 * axes + _DTYPES[dtype].itemsize * int(np.prod(shape, dtype=np.uint64)):
+    beyond = math.prod(max(1, size) for size in shape) > _LARGEST  # which no tensor has, even of no numbers
+    if beyond or len(rest) != 4 * axes + _DTYPES[dtype].itemsize * math.prod(shape):
         raise ValueError(damaged)  # before a length that is wrong leads past the end of the file
     if _checksum(example, (dtype, axes), rest) != checksum:
         raise ValueError(damaged)

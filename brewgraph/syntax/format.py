@@ -271,6 +271,8 @@ def _blank(left: Token, right: Token) -> bool:
 
 
 def _spaced(tokens: list[Token]) -> str:
+    if all(token.role == "unary" for token in tokens):
+        return " ".join(token.text for token in tokens)  # a line `--` is a comment of another language
     return tokens[0].text + "".join(
         (" " if _blank(left, right) else "") + right.text for left, right in pairwise(tokens)
     )

@@ -32,6 +32,7 @@ from typing import Any
 from xxhash import xxh3_128
 
 from brewgraph.diagnostics import RunError
+from brewgraph.paths import parse_json, read_json
 
 _BASELINE = "alone"
 LOCK = ".lock"
@@ -83,11 +84,11 @@ class RunFolder:
     @property
     def finished(self) -> dict[str, Any] | None:
         """The content of `finished.json`; None for an unfinished run."""
-        return read_json(self.path / "finished.json")
+        return read_object(self.path / "finished.json")
 
     @property
     def resolved(self) -> dict[str, Any] | None:
-        return read_json(self.path / "resolved.json")
+        return read_object(self.path / "resolved.json")
 
     def prepare(self, option: str = "--runs") -> None:
         """Create the folder. Raises `RunError`, with the `option` that names another one, if it is not writable."""
@@ -144,7 +145,7 @@ class RunFolder:
         kept = []
         for line in path.read_bytes().split(b"\n"):
             with suppress(ValueError, KeyError, TypeError):
-                content = json.loads(line)
+                content: Any = parse_json(line)
                 if content["step"] + (unevaluated and "dev" in content) <= step:
                     kept.append(line.decode("utf-8") + "\n")
         write_text(path, "".join(kept))
@@ -240,7 +241,7 @@ def write_checksums(folder: Path, step: int) -> None:
 
 def verify(folder: Path, *, content: bool = True) -> str:
     """What is wrong with a folder of `write_checksums`, "" if nothing is; without `content` only sizes are compared."""
-    complete = read_json(folder / "complete.json")
+    complete = read_object(folder / "complete.json")
     try:
         if complete is None:
             raise ValueError
@@ -286,12 +287,13 @@ def json_text(content: Any, indent: int | None = None) -> str:
     return json.dumps(finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object in a file of JSON; None if there is none, or anything else."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
+        content = read_json(path)
     except (OSError, ValueError):
         return None
+    return content if isinstance(content, dict) else None
 
 
 def display_path(path: Path) -> str:

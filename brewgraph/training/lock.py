@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from brewgraph.diagnostics import RunError
+from brewgraph.paths import is_file, parse_json
 from brewgraph.training.folder import LOCK, display_path
 
 try:
@@ -47,9 +49,9 @@ class Owner:
     def read(cls, text: str) -> Owner | None:
         """The owner in a lock file; None for an empty file, or one that a crash left unfinished."""
         try:
-            content = json.loads(text)
+            content: Any = parse_json(text)
             return cls(str(content["host"]), int(content["process"]), float(content["started"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             return None
 
     @property
@@ -70,10 +72,9 @@ class Owner:
 
 def is_owned(folder: Path) -> bool:
     """Whether a process of another machine, or a live one of this machine, owns a folder."""
-    try:
-        owner = Owner.read((folder / LOCK).read_text(encoding="utf-8", errors="replace"))
-    except OSError:
+    if not is_file(folder / LOCK):
         return False
+    owner = Owner.read((folder / LOCK).read_text(encoding="utf-8", errors="replace"))
     return owner is not None and (not owner.is_here or owner.is_alive)
 
 

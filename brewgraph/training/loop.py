@@ -366,7 +366,8 @@ class StageRun:
             rows = [row for batch in batches for row in _rows(batch)] if which == task else []
             where = f" (training rows {', '.join(rows[:8])}{', …' if len(rows) > 8 else ''})"
             raise RunError(
-                f"{', '.join(bad) or 'the loss'} is not a finite number at step {self.state.step}"
+                f"{', '.join(bad) or 'the loss'} "
+                f"{'are not finite numbers' if bad[1:] else 'is not a finite number'} at step {self.state.step}"
                 f"{f' of stage `{self.work.name}`' if self.work.name else ''}{f', task `{which}`' if which else ''}"
                 f"{where if rows and self.check_every == 1 else ''}; a smaller learning rate, a longer "
                 "warm-up or a higher temperature usually helps; the last checkpoint is intact"

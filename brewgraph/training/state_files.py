@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from brewgraph.paths import is_file, read_json
+
 Nested: TypeAlias = "bool | int | float | str | Tensor | list[Nested] | tuple[Nested, ...] | dict[Any, Any] | None"
 _Plain: TypeAlias = "bool | int | float | str | list[_Plain] | dict[str, _Plain] | None"
 
@@ -31,8 +33,14 @@ def read_state(folder: Path) -> Nested:
     """The state that `write_state` wrote, with its tensors on the CPU. Raises `OSError`, `ValueError`, `KeyError`,
     `TypeError` or `SafetensorError` for other files.
     """
+    if not is_file(folder / FILES[0]):
+        raise FileNotFoundError(f"it has no file {FILES[0]}")
     tensors = load_file(folder / FILES[0])
-    return _nested(json.loads((folder / FILES[1]).read_text(encoding="utf-8")), tensors)
+    plain: Any = read_json(folder / FILES[1])
+    try:
+        return _nested(plain, tensors)
+    except RecursionError:
+        raise ValueError(f"{FILES[1]} is nested too deeply") from None
 
 
 def _plain(x: Nested, tensors: dict[str, Tensor], names: dict[object, str], storages: set[int]) -> _Plain:

@@ -14,14 +14,15 @@ def lines() -> Iterator[str]:
     """The page, line by line."""
     yield "# When a run fails"
     yield ""
-    yield "What ends a run that is on its way, what is printed, and what is kept. Each is one line without a traceback; once"
-    yield "the cause is gone, the same command finishes the run with the same student. Written by"
+    yield "What can happen to a run that is on its way, what is printed, and what is kept. None gives a traceback; once"
+    yield "the cause is gone, the same command finishes the run with the same student, bit by bit. Written by"
     yield "`python -m tests.faults_at_run.page` from the table of the tests, which run each fault in a process of its own."
     yield ""
     yield "| fault | printed | exit code | kept |"
     yield "|---|---|---:|---|"
     for fault in FAULTS:
-        yield f"| {fault.what} | {fault.said}… | {fault.exit} | {fault.keeps} |"
+        said = " ".join(fault.said.split())
+        yield f"| {fault.what} | {said}… | {fault.exit} | {fault.keeps} |"
 
 
 if __name__ == "__main__":

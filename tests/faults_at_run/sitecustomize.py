@@ -1,23 +1,57 @@
-"""Makes a machine fail in the process that a test starts: FAULT names how, STEP when. Python imports it by its name."""
+"""Makes a machine fail in the process that a test starts: FAULT names how, and STEP when, a step of training, `models`,
+the moment before the first weights are loaded, or `student`, that before the finished student is written. Python imports it by its name.
+"""
 
 from __future__ import annotations
 
-import builtins
-import errno
 import os
+import resource
 import shutil
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
-FAULT, STEP = os.environ.get("FAULT", ""), int(os.environ.get("STEP", "4"))
+FAULT, STEP = os.environ.get("FAULT", ""), os.environ.get("STEP", "4")
 
 
-def at_step(run: Any) -> None:
-    """What happens at a step of training, before it runs."""
-    folder = run.folder.path
+def largest_file(size: int) -> None:
+    """From now on no file of this process grows beyond that size: what the kernel refuses is like a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def fill_the_disk(folder: Path) -> None:
+    """Fill the disk that a folder lies on, to its last byte."""
+    with open(folder / "filler", "wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            while True:
+                try:
+                    file.write(bytes(size))
+                except OSError:
+                    break
+
+
+def address_space() -> int:
+    """Bytes of address space that this process has mapped."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def fail(folder: Path, run: Any = None) -> None:
+    """What happens to the machine at the moment; `run` is the stage in training."""
     match FAULT:
+        case "no room for metrics":
+            largest_file((folder / "metrics.jsonl").stat().st_size)
+        case "no room":
+            largest_file(1000)
+        case "a full disk":
+            fill_the_disk(folder.parent)
+        case "no permission":
+            folder.chmod(0o555)
+            if os.getuid() == 0:  # to whom permissions do not apply
+                os.seteuid(65534)
+        case "less memory":
+            size = address_space() + (int(os.environ["MIB"]) << 20)
+            resource.setrlimit(resource.RLIMIT_AS, (size, size))
         case "the folder is deleted":
             shutil.rmtree(folder)
         case "a file in place of the checkpoints":
@@ -36,57 +70,52 @@ def at_step(run: Any) -> None:
 
             with torch.no_grad():
                 next(run.distiller.student.parameters()).fill_(float("nan"))
+        case "infinity":
+            import torch
+
+            with torch.no_grad():
+                next(run.distiller.student.parameters()).fill_(1e38)
         case "killed":
             os.kill(os.getpid(), 9)
+        case "a teacher is written anew":
+            path = Path("bert/model.safetensors")
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        case "a teacher is cut short":
+            os.truncate("bert/model.safetensors", 100)
+        case "a data file is cut short":
+            os.truncate("train.jsonl", 10)
 
 
 class _Patch(MetaPathFinder):
-    """Wraps a step of the training loop, once it is imported."""
+    """Wraps a step of the training loop, or what writes the finished student, once it is imported."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
-        loop = sys.modules.get("brewgraph.training.loop")
-        run = getattr(loop, "StageRun", None)
-        if run is None or hasattr(run, "_patched"):
-            return
-        step = run._step
-
-        def wrapped(self: Any, task: str, batches: list[Any]) -> None:
-            if self.state.step == STEP:
-                at_step(self)
-            step(self, task, batches)
-
-        run._step, run._patched = wrapped, True
-
-
-class _Full:
-    """A file on a full disk."""
-
-    def __init__(self, file: Any):
-        self._file = file
-
-    def __enter__(self) -> _Full:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def write(self, text: str) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+        loop, running = sys.modules.get("brewgraph.training.loop"), sys.modules.get("brewgraph.running.run")
+        if STEP == "models":
+            builder = sys.modules.get("brewgraph.running.spec_builder")
+            _wrap(builder, "build_model", lambda *arguments, **options: fail(Path()))
+        elif STEP == "student":
+            _wrap(running, "save_student", lambda model, path, *rest: fail(path.parent))
+        else:
+            stage = getattr(loop, "StageRun", None)
+            _wrap(
+                stage, "_step", lambda run, *rest: fail(run.folder.path, run) if run.state.step == int(STEP) else None
+            )
 
 
-def _open(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
-    opened = _open_before(file, mode, *rest, **options)
-    wanted = isinstance(file, str | Path) and Path(file).name.lstrip(".").startswith(os.environ.get("FULL", "-"))
-    return _Full(opened) if wanted and set("wa") & set(mode) else opened
+def _wrap(owner: Any, name: str, before: Any) -> None:
+    """Have something called before a function, with its arguments."""
+    function = getattr(owner, name, None)
+    if function is None or hasattr(function, "wrapped"):
+        return
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        before(*arguments, **options)
+        return function(*arguments, **options)
+
+    wrapped.wrapped = function  # type: ignore[attr-defined]
+    setattr(owner, name, wrapped)
 
 
 if FAULT:
     sys.meta_path.insert(0, _Patch())
-if "FULL" in os.environ:
-    import io
-
-    _open_before = builtins.open
-    builtins.open = io.open = _open

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,19 +18,21 @@ from torch import Tensor
 from tests.conftest import REPOSITORY
 from tests.faults_at_run.page import PAGE, lines
 from tests.faults_at_run.table import FAULTS, RunFault
-from tests.small import project
+from tests.small import LABELS, WORDS, project, save, write_rows, write_spec
 
 
 def make(folder: Path) -> None:
-    """A spec whose run has a checkpoint after steps 2 and 4 of 6, and the same with a cache."""
+    """A spec whose run has a checkpoint after steps 2 and 4 of 6, the same with a cache, and what may change `before`."""
     folder.mkdir()
     text = project(folder, train="steps = 6; save_steps = 2 steps").read_text()
     kept = text.replace("soft = ce(bert.logits", 'cache kept = bert.logits at "kept"\nsoft = ce(kept')
     (folder / "kept.brew").write_text(kept)
+    shutil.copytree(folder / "bert", folder / "before" / "bert")
+    shutil.copy(folder / "train.jsonl", folder / "before")
 
 
 def run(
-    folder: Path, spec: str = "spec.brew", largest: int | None = None, **env: str
+    folder: Path, spec: str = "spec.brew", *options: str, largest: int | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """`brewgraph run` in a process of its own."""
 
@@ -37,7 +42,7 @@ def run(
 
     path = os.pathsep.join((str(Path(__file__).parent), str(REPOSITORY)))
     return subprocess.run(
-        [sys.executable, "-m", "brewgraph", "run", spec],
+        [sys.executable, "-m", "brewgraph", "run", spec, *options],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path, **env},
         preexec_fn=limit,
@@ -47,9 +52,20 @@ def run(
 
 
 def student(folder: Path) -> dict[str, Tensor]:
-    """The weights of the one finished run."""
-    (path,) = folder.glob("runs/*/student/model.safetensors")
-    return load_file(path)
+    """The weights of the run that finished last."""
+    last = max(folder.glob("runs/*/finished.json"), key=lambda path: path.stat().st_mtime_ns)
+    return load_file(last.parent / "student" / "model.safetensors")
+
+
+def resumed(ended: subprocess.CompletedProcess[str]) -> int:
+    """The step at which a command resumed, 0 if it did not."""
+    step = re.search(r"^resumed at step (\d+)", ended.stderr, re.MULTILINE)
+    return int(step[1]) if step else 0
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether weights are the very same."""
+    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +86,84 @@ def test_the_page_is_up_to_date() -> None:
 def test_a_fault_is_one_line_and_loses_nothing(fault: RunFault, tmp_path: Path, undisturbed: dict[str, Tensor]) -> None:
     """No traceback and no word of a bug; afterwards the same command ends with the very same weights."""
     make(folder := tmp_path / "project")
-    ended = run(folder, fault.spec, fault.largest, **fault.env)
-    *_, last = ended.stderr.strip().splitlines()
-    assert (ended.returncode, last[:7]) == (fault.exit, "error: "), ended.stderr
-    assert fault.said in last
+    if fault.between is not None:
+        killed = run(folder, fault.spec, *fault.options, **fault.env, FAULT="killed", STEP="5")
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        fault.between(folder)
+    ended = run(folder, fault.spec, *fault.options, largest=fault.largest, **fault.env)
+    assert ended.returncode == fault.exit, ended.stderr
+    assert fault.said in ended.stderr
+    assert ended.stderr.count("error: ") == (fault.exit > 0)
     assert "Traceback" not in ended.stderr
     assert "this is a bug" not in ended.stderr
-    for blocked in folder.glob("runs/*/checkpoints"):
-        if blocked.is_file():
-            blocked.unlink()
-    again = run(folder, fault.spec)
+    if fault.mend is not None:
+        fault.mend(folder)
+    healthy = {} if "FAULT" in fault.env else fault.env
+    again = run(folder, fault.spec, *fault.options, **healthy)
     assert again.returncode == 0, again.stderr
-    assert ("resumed at step 4" in again.stderr) == fault.resumes
-    after = student(folder)
-    assert after.keys() == undisturbed.keys()
-    assert all(after[name].equal(undisturbed[name]) for name in after)
+    finished_before = "is already finished" in again.stderr
+    assert resumed(ended if finished_before else again) == fault.resumes
+    assert equal(student(folder), undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["a teacher is cut short", "a data file is cut short"])
+def test_a_run_holds_what_it_reads(what: str, tmp_path: Path, undisturbed: dict[str, Tensor]) -> None:
+    """Files of models and of data that are written over once training has begun change nothing and end nothing."""
+    make(folder := tmp_path / "project")
+    ended = run(folder, FAULT=what, STEP="3")
+    assert ended.returncode == 0, ended.stderr
+    assert equal(student(folder), undisturbed)
+
+
+@pytest.mark.slow
+def test_too_little_memory_is_known_beforehand_and_smaller_batches_help(tmp_path: Path) -> None:
+    """A step that `plan` says takes more than there is really runs out of memory; the same step in eight parts fits."""
+    make(folder := tmp_path / "project")
+    texts = [" ".join(WORDS[(i + j) % len(WORDS)] for j in range(30)) for i in range(1024)]
+    write_rows(folder / "train.jsonl", [{"text": x, "label": LABELS[i % 3]} for i, x in enumerate(texts)])
+    save(folder / "bert", width=64, seed=1)
+    save(folder / "tiny", width=64, seed=2)
+    write_spec(folder, batch=1024, train="steps = 1")
+    plan = subprocess.run(
+        [sys.executable, "-m", "brewgraph", "plan", "spec.brew"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    said = re.search(r"memory\s+([\d.]+) MB at most", plan.stdout)
+    assert said is not None, plan.stdout
+    there = 0.6 * float(said[1])
+    little = {"FAULT": "less memory", "STEP": "0", "MIB": str(int(there))}
+    ended = run(folder, **little)
+    assert ended.returncode == 3, ended.stderr
+    *_, last = ended.stderr.strip().splitlines()
+    assert last.startswith("error: out of memory: use smaller batches, `batch=…` of the data, and `accumulate = …`")
+    assert "Traceback" not in ended.stderr
+    write_spec(folder, batch=128, train="steps = 1; accumulate = 8")
+    assert run(folder, **little).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "resumes"), [("3", 2), ("5", 4), ("student", 6)])
+def test_a_disk_that_is_really_full(step: str, resumes: int, tmp_path: Path, undisturbed: dict[str, Tensor]) -> None:
+    """On a small file system, filled at a step or before the student is written: one line, and nothing is lost."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"this user may not mount a small file system: {mounted.stderr.decode().strip()}")
+    try:
+        make(folder := disk / "project")
+        ended = run(folder, FAULT="a full disk", STEP=step)
+        assert ended.returncode == 3, ended.stderr
+        assert "cannot be written: " in ended.stderr
+        assert "this is a bug" not in ended.stderr
+        (folder / "runs" / "filler").unlink()
+        again = run(folder)
+        assert again.returncode == 0, again.stderr
+        assert resumed(again) == resumes
+        assert equal(student(folder), undisturbed)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

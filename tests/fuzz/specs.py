@@ -143,12 +143,13 @@ def living(chance: random.Random) -> str:
 by_meaning = st.integers(0, 2**48).map(lambda seed: living(random.Random(seed)))
 
 
-def _mutated(seed: int) -> str:
+def mutated(seed: int) -> str:
+    """A mutation of one of the seeds."""
     chance = random.Random(seed)
     return mutate(chance.choice(seeds()), chance)
 
 
-mutations = st.integers(0, 2**48).map(_mutated)
+mutations = st.integers(0, 2**48).map(mutated)
 from_the_grammar: st.SearchStrategy[str] = specs().map(lambda written: written.text)
 
 STRATEGIES: dict[str, st.SearchStrategy[str]] = {
@@ -157,4 +158,4 @@ STRATEGIES: dict[str, st.SearchStrategy[str]] = {
     "mutations": mutations,
 }
 Judge = Callable[[str], None]
-__all__ = ["STRATEGIES", "Judge", "Written", "living", "mutate", "seeds"]
+__all__ = ["STRATEGIES", "Judge", "Written", "living", "mutate", "mutated", "seeds"]

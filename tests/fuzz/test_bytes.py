@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import torch
 
 from brewgraph.diagnostics import RunError
 from brewgraph.facts.memory import Memory
-from brewgraph.runtime.store import Store
+from brewgraph.runtime.store import _HEAD, Store, _checksum, _value
 from brewgraph.training.checkpoint import read_checkpoint
+from brewgraph.training.state_files import FILES, write_state
 
-FILES = int(os.environ.get("BREWGRAPH_FUZZ", "100"))
-pytestmark = pytest.mark.timeout(0 if FILES > 1000 else 300)
+COUNT = int(os.environ.get("BREWGRAPH_FUZZ", "100"))
+pytestmark = pytest.mark.timeout(0 if COUNT > 1000 else 300)
 
 
 def damaged(content: bytes, seed: int) -> bytes:
@@ -41,16 +43,17 @@ def damaged(content: bytes, seed: int) -> bytes:
 def versions(path: Path) -> Iterator[int]:
     """The file, damaged in one way after the other."""
     content = path.read_bytes()
-    for seed in range(FILES):
+    for seed in range(COUNT):
         path.write_bytes(damaged(content, seed))
         yield seed
 
 
-def test_a_damaged_checkpoint_is_refused_in_a_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_checkpoint_is_refused_in_a_line(name: str, tmp_path: Path) -> None:
     """It is read, or `RunError` names it in one line."""
     content = {"stage": 0, "module": {"w": torch.arange(64.0)}, "progress": {"score": 0.5}, "identity": "x"}
-    torch.save(content, tmp_path / "state.pt")
-    for seed in versions(tmp_path / "state.pt"):
+    write_state(content, tmp_path)
+    for seed in versions(tmp_path / name):
         said = ""
         try:
             assert read_checkpoint(tmp_path, 1).stage == 0, seed
@@ -83,7 +86,7 @@ def test_a_damaged_store_gives_no_wrong_value(tmp_path: Path) -> None:
     inside = content.find(values[3].numpy().tobytes())
     assert inside > 0
     chance = random.Random(0)
-    for seed in range(FILES):
+    for seed in range(COUNT):
         data = bytearray(content)
         data[inside + chance.randrange(160)] ^= 1 << chance.randrange(8)
         store.path.write_bytes(data)
@@ -91,3 +94,14 @@ def test_a_damaged_store_gives_no_wrong_value(tmp_path: Path) -> None:
             Store(tmp_path, "kept").get(keys)
         (other,) = Store(tmp_path, "kept").get(keys[:1]) or ()
         assert other.equal(values[0]), seed
+
+
+@pytest.mark.parametrize(
+    "shape", [(921036261, 4274862323, 137630545, 0, 16777216), (1 << 31, 1 << 31, 4), (0, 1 << 31, 1 << 31)]
+)
+def test_a_row_of_an_impossible_shape_is_damaged(shape: tuple[int, ...]) -> None:
+    """Also where its checksum is right, and where its sizes multiply to nothing, or to nothing in 64 bits."""
+    rest, types = struct.pack(f"<{len(shape)}I", *shape), (0, len(shape))
+    row = _HEAD.pack(_checksum(b"x", types, rest), *types) + rest
+    with pytest.raises(ValueError, match="a value in it is damaged"):
+        _value(b"x", memoryview(row))

@@ -40,6 +40,8 @@ FINDS = [
     "sample {a: 1 -\n2} ~ 3\n",
     'x = f(  #\n"naïve\t→") [:from\t#\n**a]\n',
     'y = a(b +  #\n"a\tb"    #\n+ c)\n',
+    "x = {a:\n- -\nb}\n",
+    "sample {\n- -  # c\na: 1}\n",
 ]
 """Texts that once gave another error than a diagnostic, or a layout that was not stable."""
 

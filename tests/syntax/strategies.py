@@ -94,26 +94,28 @@ class Written:
 
 @dataclass
 class Author:
-    """Writes one spec; every choice goes through Hypothesis, so that a failure shrinks."""
+    """Writes one spec. `number` draws an integer of a range and is every choice: Hypothesis's, so that a failure shrinks,
+    or a seeded generator's, for volume.
+    """
 
-    draw: Callable
+    number: Callable[[int, int], int]
     comments: list[str] = field(default_factory=list)
 
     def pick(self, options: tuple[T, ...]) -> T:
-        return self.draw(st.sampled_from(options))
+        return options[self.number(0, len(options) - 1)]
 
     def chance(self, one_in: int) -> bool:
-        return self.draw(st.integers(0, one_in - 1)) == one_in - 1
+        return self.number(0, one_in - 1) == one_in - 1
 
     def many(self, make: Callable[[], list[str]], most: int, separator: str = ",", least: int = 0) -> list[str]:
         """Up to `most` pieces with separators between them, now and then one after the last."""
-        pieces = [make() for _ in range(self.draw(st.integers(least, most)))]
+        pieces = [make() for _ in range(self.number(least, most))]
         tokens = [token for piece in pieces for token in (*piece, separator)]
         return tokens if pieces and self.chance(5) else tokens[:-1]
 
     # expressions: lists of tokens, one method per level of precedence
     def atom(self, depth: int) -> list[str]:
-        kind = self.draw(st.integers(0, 6 if depth > 0 else 2))
+        kind = self.number(0, 6 if depth > 0 else 2)
         if kind == 0:
             return [self.pick(NAMES)]
         if kind == 1:
@@ -132,7 +134,7 @@ class Author:
     def postfix(self, depth: int) -> list[str]:
         tokens = self.atom(depth)
         while depth > 0 and self.chance(3):
-            kind = self.draw(st.integers(0, 3))
+            kind = self.number(0, 3)
             if kind == 0:
                 tokens += [".", self.pick(NAMES)]
             elif kind == 1:
@@ -164,7 +166,7 @@ class Author:
         return [*tokens, "->", *self.expression(depth)] if self.chance(5) else tokens
 
     def item(self, depth: int) -> list[str]:
-        kind = self.draw(st.integers(0, 3))
+        kind = self.number(0, 3)
         if kind == 0:
             return [self.pick(NAMES), "=", *self.argument(depth)]
         if kind == 1:
@@ -211,7 +213,7 @@ class Author:
 
     # statements
     def statement(self, nesting: int) -> str:
-        kind = self.draw(st.integers(0, 17 if nesting > 0 else 13))
+        kind = self.number(0, 17 if nesting > 0 else 13)
         name, depth = self.pick(NAMES), 2
 
         def value() -> list[str]:
@@ -280,7 +282,7 @@ class Author:
 
     def statements(self, nesting: int, most: int) -> str:
         out = self.line_break() if self.chance(2) else ""
-        for _ in range(self.draw(st.integers(0, most))):
+        for _ in range(self.number(0, most)):
             out += self.statement(nesting)
             out += self.pick((";", " ; ", ";\n")) if self.chance(6) else self.line_break()
         return out
@@ -288,8 +290,13 @@ class Author:
 
 @st.composite
 def specs(draw: Callable) -> Written:
+    """A legal spec, as Hypothesis chooses."""
+    return write_spec(lambda low, high: draw(st.integers(low, high)))
+
+
+def write_spec(number: Callable[[int, int], int]) -> Written:
     """A legal spec of up to five statements, with CRLF line ends now and then, with or without a final line break."""
-    author = Author(draw)
+    author = Author(number)
     text = author.statements(2, 5)
     if author.chance(3):
         text = text.rstrip("\n")
