@@ -142,7 +142,8 @@ class _Training:
             self.saved = None
         board = self._open_board(state, accelerator)
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=not distiller.reaches_all())
-        wrapped = accelerator.prepare_model(Whole(distiller))
+        gather = placed.work.settings.normalise != "micro"
+        wrapped = accelerator.prepare_model(Whole(distiller, gather))
         state.optimizer = accelerator.prepare_optimizer(state.optimizer)
         run = StageRun(self, placed, state, wrapped, board, accelerator)
         if not fresh:
@@ -203,15 +204,15 @@ class Whole(nn.Module):
     """A distiller as accelerate wraps it for one stage: a single module that returns the loss.
 
     Each stage wraps it anew, because accelerate would leave a prepared module at its former precision. Terms are
-    detached, so that only the loss decides which parameters a step reaches.
+    detached, so that only the loss decides which parameters a step reaches. Ranks `gather` what compares examples.
     """
 
-    def __init__(self, distiller: Distiller):
+    def __init__(self, distiller: Distiller, gather: bool):
         super().__init__()
-        self.distiller = distiller
+        self.distiller, self.gather = distiller, gather
 
     def forward(self, batch: Any, counts: Tensor | None, task: str) -> dict[str, Tensor]:
-        output = self.distiller(batch, counts, task=task)
+        output = self.distiller(batch, counts, task=task, gather=self.gather)
         return {"loss": output.loss, **{name: term.detach() for name, term in output.terms.items()}}
 
 
@@ -350,7 +351,7 @@ class StageRun:
         """The units of the global batch; None if each batch counts its own."""
         if self.settings.normalise == "micro" or (len(batches) == 1 and self.world == 1):
             return None
-        counts = torch.stack([self.distiller.count(batch, task=task) for batch in batches]).sum(0)
+        counts = torch.stack([self.distiller.count(batch, task=task, gather=True) for batch in batches]).sum(0)
         return self.accelerator.reduce(counts, "sum") if self.world > 1 else counts
 
     def _check_finite(self, task: str = "", batches: Sequence[Any] = ()) -> None:
@@ -404,7 +405,7 @@ class StageRun:
         values: list[Mapping[str, Tensor]] = []
         for batch in batches:
             with self.accelerator.autocast():
-                values.append(self.distiller.report(batch, task))
+                values.append(self.distiller.report(batch, task, gather=self.settings.normalise != "micro"))
         busy = torch.tensor([not is_idle(first_part(batch)) for batch in batches], device=self.device)
         sums = {
             name: torch.stack([x[name].detach().float() for x in values])[busy].sum().reshape(1) for name in values[0]

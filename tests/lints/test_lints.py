@@ -254,8 +254,8 @@ def test_a_term_that_is_lost_takes_its_projection_with_it() -> None:
     [
         ("", 1, 1),
         ("accumulate = 2", 1, 2),
-        ("", 2, 2),
-        ("accumulate = 4", 2, 8),
+        ("", 2, 1),
+        ("accumulate = 4", 2, 4),
         ("accumulate = 2; normalise = micro", 1, 1),
     ],
 )
@@ -270,7 +270,9 @@ def test_a_term_that_is_lost_takes_its_projection_with_it() -> None:
     ],
 )
 def test_losses_on_whole_batches(loss: str, whole: bool, train: str, ranks: int, parts: int) -> None:
-    """W212, only where a step has several batches or ranks, and nobody said that each is by itself; with how many."""
+    """W212, only where a step has several batches, and nobody said that each is by itself; with how many. Ranks share a
+    batch and compare its examples together.
+    """
     text = spec(f"loss = {loss}\ntrain {{ {train} }}", "")
     subject = Subject(
         recipe_of(text)[0], {("", ""): graph(text)}, lambda model, row: FACTS[model].row_length(row), ranks
