@@ -237,22 +237,20 @@ class Distiller(nn.Module):
             live |= {id(p) for p in self.parameters_of(all_reached(program.graph)).values()}
         return [p for p in self.parameters() if p.requires_grad and id(p) not in live]
 
-    def reaches_all(self) -> bool:
-        """Whether every step of every task gives each trained parameter a gradient, so that ranks need not look which
-        have none. Not where that depends on a draw or a batch: layers left out at random, experts chosen by a router.
+    def unreached_by(self, task: str) -> list[nn.Parameter] | None:
+        """The trained parameters that no step of a task gives a gradient, as heads of other tasks, so that ranks need
+        not look for them. None where that depends on a draw or a batch: layers left out at random, experts chosen by a
+        router.
         """
         configs = (getattr(module, "config", None) for module in self.student.modules())
         active = (k for config in configs if config is not None for k, x in vars(config).items() if x and k[0] != "_")
-        if any("layerdrop" in name or "expert" in name for name in active):
-            return False
-        trained = {id(p) for p in self.parameters() if p.requires_grad}
-        for program in self.programs.values():
-            goal = all_reached(program.graph)
-            if self._reach.parameters(goal.features) is None:
-                return False
-            if not trained <= {id(p) for p in self.parameters_of(goal).values()}:
-                return False
-        return True
+        goal = all_reached(self.programs[task].graph)
+        if any("layerdrop" in name or "expert" in name for name in active) or (
+            self._reach.parameters(goal.features) is None
+        ):
+            return None
+        live = {id(p) for p in self.parameters_of(goal).values()}
+        return [p for p in self.parameters() if p.requires_grad and id(p) not in live]
 
     def _task(self, task: str | None) -> str:
         if task is None and len(self.programs) == 1:

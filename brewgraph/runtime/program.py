@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -173,7 +173,7 @@ class Program:
             like = zeros[0] if zeros else torch.zeros(())
             loss = torch.full((), loss, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
         if zeros and torch.is_grad_enabled():
-            loss = _WithZeros.apply(loss, *zeros)
+            loss = with_zeros(loss, zeros)
         terms = {name: slots[i] for name, i in listing.terms.items()}
         return loss, {name: value for name, value in terms.items() if isinstance(value, Tensor)}
 
@@ -369,6 +369,12 @@ class Program:
 def _projected(projection: nn.Module, x: Tensor | Packed) -> Tensor | Packed:
     """A linear map of rows, also of packed ones."""
     return Packed(projection(x.x_N), x.tokens) if isinstance(x, Packed) else projection(x)
+
+
+def with_zeros(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The same loss, whose gradient for more parameters is zero."""
+    more: Tensor = _WithZeros.apply(loss, *parameters)
+    return more
 
 
 class _WithZeros(torch.autograd.Function):

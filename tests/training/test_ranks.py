@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
 
 import brewgraph as bg
 from brewgraph.runtime.distiller import Distiller
@@ -27,7 +29,7 @@ teacher bert = hf("bert")
 student tiny = hf("tiny"){heads}
 data d = files(train="train.jsonl", text=text, label=label, batch={batch}, max_length=32)
 {body}
-train {{ {train}; optimizer = adamw(lr=1e-3, eps=1e-5); logging_steps = 1 }}
+train {{ {train}; optimizer = sgd(lr=1e-2); logging_steps = 1 }}
 """
 OWN = '''from brewgraph.ops.registry import operation
 
@@ -84,6 +86,7 @@ def _cases() -> dict[str, str]:
         "by tokens": spec(f"loss = {everything}", batch="60 tokens"),
         "frozen": spec(f"loss = {everything}", 'steps = 4; freeze = [tiny @ "embeddings"]'),
         "tasks": spec(TASKS, "steps = 6", heads=HEADS),
+        "by hand": spec(f"loss = {COMPARING['distances']} + {COMPARING['layers']} + {KINDS['contrast']}", "steps = 2"),
         "stages": spec(
             f"stage first {{ loss = {KINDS['contrast']} }}\nstage second {{ loss = {KINDS['hard']} }}", "steps = 2"
         ),
@@ -91,6 +94,7 @@ def _cases() -> dict[str, str]:
 
 
 CASES = _cases()
+BY_HAND = "by hand"
 
 
 def write(folder: Path) -> None:
@@ -126,6 +130,28 @@ def recorded(spec: Path, out: Path) -> dict[str, Any]:
     return {"gradients": steps, "looked": looked == {True}, "weights": trained[-1].state_dict()}
 
 
+def by_hand(folder: Path, rank: int | None) -> dict[str, Tensor]:
+    """Gradients of a user's own loop: on a batch, or on a rank's share of it under DistributedDataParallel."""
+    spec = folder / f"case-{list(CASES).index(BY_HAND)}.brew"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of Python sources that are not run
+        distiller = bg.load(spec, allow_python=True).build()
+    for parameter in distiller.unreached_by("") or ():
+        parameter.requires_grad_(False)
+    chance = torch.Generator().manual_seed(3)
+    lengths = torch.tensor([3, 9, 5, 4, 2, 6, 3, 4])
+    mask = torch.arange(9) < lengths[:, None]
+    batch = {"input_ids": torch.randint(5, 30, (8, 9), generator=chance) * mask, "attention_mask": mask.long()}
+    if rank is None:
+        output = distiller(batch)
+    else:
+        own = slice(0, 4) if rank == 0 else slice(4, 8)
+        share = {name: x[own, : int(lengths[own].max())] for name, x in batch.items()}
+        output = DistributedDataParallel(distiller)(share, gather=True)
+    output.loss.backward()
+    return {name: p.grad for name, p in distiller.named_parameters() if p.grad is not None}
+
+
 def main(folder: Path) -> None:
     """What each of two ranks does."""
     torch.set_num_threads(1)
@@ -133,11 +159,12 @@ def main(folder: Path) -> None:
     for i, name in enumerate(CASES):
         print(rank, name, flush=True)
         torch.save(recorded(folder / f"case-{i}.brew", folder / f"ranks-{i}"), folder / f"ranks-{i}-{rank}.pt")
+    torch.save(by_hand(folder, rank), folder / f"by-hand-{rank}.pt")
     distributed.destroy_process_group()
 
 
 def on_two_ranks(folder: Path) -> None:
-    """Run this module on two processes, which have six minutes, and end with it whatever happens."""
+    """Run this module on two processes, which have ten minutes, and end with it whatever happens."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
@@ -149,7 +176,7 @@ def on_two_ranks(folder: Path) -> None:
         text=True,
     )
     try:
-        said, _ = launched.communicate(timeout=360)
+        said, _ = launched.communicate(timeout=600)
     except subprocess.TimeoutExpired:
         for process in (*psutil.Process(launched.pid).children(recursive=True), psutil.Process(launched.pid)):
             process.kill()
@@ -181,15 +208,27 @@ def test_two_ranks_are_one_process(name: str, folder: Path) -> None:
     for found, expected in zip(ends[0]["gradients"], whole["gradients"], strict=True):
         assert found.keys() == expected.keys()
         for key, x in expected.items():
-            torch.testing.assert_close(found[key], x, atol=1e-6, rtol=1e-4, msg=lambda m, n=key: f"{n}: {m}")
+            torch.testing.assert_close(found[key], x, atol=2e-6, rtol=1e-4, msg=lambda m, n=key: f"{n}: {m}")
     for key, x in whole["weights"].items():
         torch.testing.assert_close(ends[0]["weights"][key], x, atol=1e-6, rtol=1e-5, msg=lambda m, n=key: f"{n}: {m}")
     lines = [[x for x in metrics(folder / f"{one}-{i}") if "loss" in x] for one in ("ranks", "whole")]
     assert len(lines[0]) == len(lines[1])
     for line, other in zip(*lines, strict=True):
-        assert line["loss"] == pytest.approx(other["loss"], abs=1e-6)
-        assert line["terms"] == pytest.approx(other["terms"], abs=1e-6)
-        assert line.get("report") == pytest.approx(other.get("report"), abs=1e-6)
+        assert line["loss"] == pytest.approx(other["loss"], abs=1e-6, rel=2e-6)
+        assert line["terms"] == pytest.approx(other["terms"], abs=1e-6, rel=2e-6)
+        assert line.get("report") == pytest.approx(other.get("report"), abs=1e-6, rel=2e-6)
+
+
+@pytest.mark.slow
+def test_a_loop_of_ones_own_gathers(folder: Path) -> None:
+    """Under DistributedDataParallel, which averages, `gather=True` gives the gradients of one process, while lengths of
+    ranks differ."""
+    expected = by_hand(folder, None)
+    for rank in range(2):
+        found = torch.load(folder / f"by-hand-{rank}.pt", weights_only=True)
+        assert found.keys() == expected.keys()
+        for name, x in expected.items():
+            torch.testing.assert_close(found[name], x, atol=2e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
 if __name__ == "__main__":

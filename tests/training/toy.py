@@ -76,8 +76,8 @@ class Toy(nn.Module):
     def count(self, batch: Any, task: str = "", *, gather: bool = False) -> Tensor:
         return torch.tensor([float(len(batch["labels"]))])
 
-    def reaches_all(self) -> bool:
-        return False  # a step of one task leaves the parts of the others
+    def unreached_by(self, task: str) -> None:
+        """It is not told."""
 
     def weights(self, task: str = "") -> dict[str, float]:
         return {"hard": 1.0, "soft": 0.5}
