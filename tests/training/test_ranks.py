@@ -135,20 +135,17 @@ def by_hand(folder: Path, rank: int | None) -> dict[str, Tensor]:
     spec = folder / f"case-{list(CASES).index(BY_HAND)}.brew"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of Python sources that are not run
-        distiller = bg.load(spec, allow_python=True).build()
+        distiller = bg.load(spec).build(allow_python=True)
     for parameter in distiller.unreached_by("") or ():
         parameter.requires_grad_(False)
     chance = torch.Generator().manual_seed(3)
     lengths = torch.tensor([3, 9, 5, 4, 2, 6, 3, 4])
     mask = torch.arange(9) < lengths[:, None]
     batch = {"input_ids": torch.randint(5, 30, (8, 9), generator=chance) * mask, "attention_mask": mask.long()}
-    if rank is None:
-        output = distiller(batch)
-    else:
-        own = slice(0, 4) if rank == 0 else slice(4, 8)
-        share = {name: x[own, : int(lengths[own].max())] for name, x in batch.items()}
-        output = DistributedDataParallel(distiller)(share, gather=True)
-    output.loss.backward()
+    wrapped = distiller if rank is None else DistributedDataParallel(distiller)
+    own = slice(0, 8) if rank is None else slice(0, 4) if rank == 0 else slice(4, 8)
+    share = {name: x[own, : int(lengths[own].max())] for name, x in batch.items()}
+    wrapped(share, gather=True).loss.backward()
     return {name: p.grad for name, p in distiller.named_parameters() if p.grad is not None}
 
 
@@ -164,7 +161,7 @@ def main(folder: Path) -> None:
 
 
 def on_two_ranks(folder: Path) -> None:
-    """Run this module on two processes, which have ten minutes, and end with it whatever happens."""
+    """Run this module on two processes, which have a quarter of an hour, and end with it whatever happens."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
@@ -176,7 +173,7 @@ def on_two_ranks(folder: Path) -> None:
         text=True,
     )
     try:
-        said, _ = launched.communicate(timeout=600)
+        said, _ = launched.communicate(timeout=900)
     except subprocess.TimeoutExpired:
         for process in (*psutil.Process(launched.pid).children(recursive=True), psutil.Process(launched.pid)):
             process.kill()
