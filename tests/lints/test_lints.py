@@ -283,6 +283,21 @@ def test_losses_on_whole_batches(loss: str, whole: bool, train: str, ranks: int,
 
 
 @pytest.mark.parametrize(
+    ("train", "ranks", "small"), [("", 4, False), ("normalise = micro", 4, True), ("normalise = micro", 1, False)]
+)
+def test_batches_too_small_to_compare(train: str, ranks: int, small: bool) -> None:
+    """W310 where ranks compare their own examples and each has too few; ranks that compare together share one batch."""
+    text = spec(f"loss = rkd_angle(big.hidden[0] -> tiny.hidden[0])\ntrain {{ {train} }}", "")
+    text = text.replace('files(train="train.jsonl")', 'files(train="train.jsonl", batch=8)')
+    subject = Subject(
+        recipe_of(text)[0], {("", ""): graph(text)}, lambda model, row: FACTS[model].row_length(row), ranks
+    )
+    found = list(lint(subject))
+    assert [x.code for x in found] == (["W310"] if small else [])
+    assert all("a batch has 2" in x.message for x in found)
+
+
+@pytest.mark.parametrize(
     ("soft", "wrong"),
     [
         ("ce(big.logits -> tiny.logits, T=8)", True),
