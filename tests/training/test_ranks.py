@@ -213,7 +213,7 @@ def test_two_ranks_are_one_process(name: str, folder: Path) -> None:
     for line, other in zip(*lines, strict=True):
         assert line["loss"] == pytest.approx(other["loss"], abs=1e-6, rel=2e-6)
         assert line["terms"] == pytest.approx(other["terms"], abs=1e-6, rel=2e-6)
-        assert line.get("report") == pytest.approx(other.get("report"), abs=1e-6, rel=2e-6)
+        assert line.get("report", {}) == pytest.approx(other.get("report", {}), abs=1e-6, rel=2e-6)
 
 
 @pytest.mark.slow
