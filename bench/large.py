@@ -29,7 +29,7 @@ DECODER = (
     'hf(model_type="gpt2", n_embd=64, n_layer=1, n_head=2, n_positions=256, vocab_size=150000, tokenizer="tokens")'
 )
 BOUNDS = {
-    "rows": "the rows themselves, in memory, and where they are shuffled; encodings are mapped, not loaded",
+    "rows": "the rows themselves, in memory, and one list of their texts; encodings are mapped, not loaded",
     "rows, again": "the same; nothing is tokenized",
     "terms": "the graph of the loss",
     "teachers": "the weights of ten teachers",
