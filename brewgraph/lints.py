@@ -362,19 +362,21 @@ def _sort(x: Value, kept: dict[Forward, list[v.Cached]], uncached: list[v.Take])
 
 
 def find_split_batches(subject: Subject) -> Iterator[Diagnostic]:
-    """W212: a loss or a temperature that compares examples of a batch, where a step has several batches or ranks."""
+    """W212: a loss or a temperature that compares examples of a batch, where a step has several batches. Ranks share
+    each of them, and compare its examples together.
+    """
     for stage in subject.recipe.stages:
-        parts = stage.train.accumulate * subject.ranks
+        parts = stage.train.accumulate
         if parts == 1 or stage.train.normalise == "micro":
             continue
-        place = stage.places.get("accumulate") if stage.train.accumulate > 1 else None
+        place = stage.places.get("accumulate")
         for task in stage.tasks:
             graph = subject.graphs.get((stage.name, task.name))
             for _, x in of_kind(graph, n.Node) if graph is not None else ():
-                if (name := _compares_batch(x)) is None:
+                if (name := n.compares_examples(x)) is None:
                     continue
                 message = f"`{name}` compares examples within a batch, but each step is split into {parts} batches"
-                help = "use a larger `batch=` and `accumulate = 1` on one rank; `normalise = micro` if this is intended"
+                help = "use a larger `batch=` and `accumulate = 1`; `normalise = micro` if this is intended"
                 same = place is not None and place.source == x.span.source
                 labels = (Label(place, "each batch by itself"),) if place is not None and same else ()
                 yield Diagnostic("W212", message, x.span, help, labels=labels)
@@ -382,28 +384,21 @@ def find_split_batches(subject: Subject) -> Iterator[Diagnostic]:
 
 def find_small_batches(subject: Subject) -> Iterator[Diagnostic]:
     """W310: a loss that compares the examples of a batch, where a batch has too few."""
-    for graph in subject.graphs.values():
+    alone = {stage.name for stage in subject.recipe.stages if stage.train.normalise == "micro"}
+    for (stage, _), graph in subject.graphs.items():
         for _, x in of_kind(graph, n.Loss):
             if x.least == 1 or x.data not in subject.recipe.data:
                 continue
             data = subject.recipe.data[x.data]
             if data.source.holds_tensors or not isinstance(data.source.batch, int):
                 continue
-            count = data.source.batch // subject.ranks
+            ranks = subject.ranks if stage in alone else 1
+            count = data.source.batch // ranks
             if count >= x.least:
                 continue
             message = f"`{x.operation}` compares at least {x.least} examples, but a batch has {count}: it is always 0"
             labels = (Label(data.place("batch"), "examples of a batch"),)
-            yield Diagnostic("W310", message, x.span, f"a larger batch: `batch={8 * subject.ranks}`", labels=labels)
-
-
-def _compares_batch(x: n.Node) -> str | None:
-    """The name of a loss or temperature that compares the examples of a batch; None for other nodes."""
-    if isinstance(x, n.Loss) and x.unit == "batch":
-        return x.operation
-    if isinstance(x, n.Temperature) and x.name in TEMPERATURES and TEMPERATURES[x.name].couples_batch:
-        return x.name
-    return None
+            yield Diagnostic("W310", message, x.span, f"a larger batch: `batch={8 * ranks}`", labels=labels)
 
 
 NEARLY = (0.75, 1.25)

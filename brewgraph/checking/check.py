@@ -277,7 +277,7 @@ def _sound_part(recipe: Recipe, errors: Collection[Diagnostic]) -> Recipe:
     return replace(recipe, stages=tuple(stages), equations=equations)
 
 
-_BY_CHANCE = frozenset({"W212", "W301", "W401"})
+_BY_CHANCE = frozenset({"W301", "W310", "W401"})
 """Warnings that depend on the machine and its network: an ignore comment for one may cover nothing."""
 
 

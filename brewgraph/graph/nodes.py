@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias, dataclass_transform
 
+from brewgraph.ops import TEMPERATURES
 from brewgraph.ops.alone import BUILT_IN
 from brewgraph.ops.schedules import spell_arguments
 from brewgraph.recipe.features import Feature, Shape
@@ -313,3 +314,12 @@ class Combine(Node, content=("operator", "position")):
 
     def label(self) -> str:
         return self.operator if self.position is None else f"{self.operator}[{self.position}]"
+
+
+def compares_examples(x: Node) -> str | None:
+    """The name of a loss or temperature that compares the examples of a batch; None for other nodes."""
+    if isinstance(x, Loss) and x.unit == "batch":
+        return x.operation
+    if isinstance(x, Temperature) and x.name in TEMPERATURES and TEMPERATURES[x.name].couples_batch:
+        return x.name
+    return None

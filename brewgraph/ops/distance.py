@@ -72,6 +72,7 @@ def pkd(source: Any, target: Any, *, layout: Any = None) -> Any:
 @operation(
     takes={"hidden... -> hidden...": "batch"},
     same=("width",),
+    gathers="sums",
     source="Li et al. 2020, arXiv:2010.06133 (BERT-EMD): many-to-many layer mapping; uniform weights",
 )
 def emd(source: Any, target: Any, *, layout: Any) -> Any:
@@ -79,8 +80,8 @@ def emd(source: Any, target: Any, *, layout: Any) -> Any:
 
     Distances are mean squared errors over real tokens; every layer of a side weighs the same; the flow is the cheapest
     one for this batch, and a constant for the gradient. Distances are means over the whole batch before the flow is
-    found, so that a batch in pieces, by `accumulate` or over ranks, has a flow for each piece, and another loss: the
-    check warns of that (W212). It needs the extra `emd`.
+    found, over all ranks. A batch in pieces, by `accumulate`, has a flow for each piece, and another loss: the check
+    warns of that (W212). It needs the extra `emd`.
     """
     distance_ST = layout.distances(source, target)
     return (_flow(distance_ST) * distance_ST).sum()

@@ -28,6 +28,13 @@ UNITS = {
 }
 """What a loss is a mean over. An operation returns one value per unit; the program masks, sums and divides."""
 
+GATHERS = {
+    "values": "the values of both sides",
+    "first": "of hidden states the first real token of each example, else the vectors",
+    "sums": "sums and counts: the examples meet only in the `mean` and the `distances` of the layout",
+}
+"""What ranks exchange for a loss of unit `batch`, so that it compares the examples of all of them."""
+
 KINDS = {
     "logits": "scores over classes: (batch, classes) or (batch, length, classes)",
     "positions": "scores over the tokens of an example: (batch, length)",
@@ -89,7 +96,7 @@ class Operation(DeclaredFunction):
     size of an axis (`classes`, `width`, `batch`), below which the result is constant.
 
     A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`. `unscaled` is the remedy if the
-    gradient shrinks with the square of the temperature, else empty.
+    gradient shrinks with the square of the temperature, else empty. `gathers` is one of `GATHERS`.
     """
 
     takes: Mapping[tuple[str, str], str]
@@ -98,6 +105,7 @@ class Operation(DeclaredFunction):
     needs_kinds: bool
     least: Mapping[str, int] = field(default_factory=dict)
     unscaled: str = ""
+    gathers: str = "values"
 
     @property
     def sides(self) -> str:
@@ -198,12 +206,14 @@ def operation(
     also: tuple[str, ...] = (),
     least: Mapping[str, int] | None = None,
     unscaled: str = "",
+    gathers: str = "values",
     **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a loss. `takes` maps sides to a unit: `{"hidden -> hidden": "token"}`; `source`: paper and equation;
     `also`: other names; `same`: axes (`classes`, `width`, `heads`) on which both sides must agree; `least`: the minimum
     size of an axis (`classes`, `width`, `batch`), `{"classes": 2}` for a softmax; `unscaled`: the remedy if gradients
-    shrink with the square of the temperature; `options`: kind and text of each keyword argument.
+    shrink with the square of the temperature; `gathers`: what ranks exchange for a loss of unit `batch`, one of
+    `GATHERS`; `options`: kind and text of each keyword argument.
 
     The function gets `(from, to, *, options…)` and, if it names them, `layout` and both sides' `kinds`; tuples and rows
     arrive as tuples of tensors. It returns one value per unit.
@@ -211,7 +221,7 @@ def operation(
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         declared = describe_operation(
-            Signature.of(function), function, takes, source, same, also, least, unscaled, **options
+            Signature.of(function), function, takes, source, same, also, least, unscaled, gathers, **options
         )
         for name in (declared.name, *also):
             _register(OPERATIONS, name, declared)
@@ -293,6 +303,7 @@ def describe_operation(
     also: tuple[str, ...] = (),
     least: Mapping[str, int] | None = None,
     unscaled: str = "",
+    gathers: str = "values",
     **options: tuple[str, str],
 ) -> Operation:
     """The operation of a declaration; raises `SourceFault` if it contradicts itself."""
@@ -306,8 +317,17 @@ def describe_operation(
         if unit not in UNITS:
             raise _fault(name, f"unknown unit {unit}", f"a unit is one of {listing(UNITS)}")
         pairs[sides[0], sides[1]] = unit
+    if gathers not in GATHERS:
+        raise _fault(name, f"unknown word {gathers} for `gathers`", f"write one of {listing(GATHERS)}")
     common = _describe(signature, function, source, options)
-    common |= {"takes": pairs, "same": frozenset(same), "also": also, "least": least or {}, "unscaled": unscaled}
+    common |= {
+        "gathers": gathers,
+        "takes": pairs,
+        "same": frozenset(same),
+        "also": also,
+        "least": least or {},
+        "unscaled": unscaled,
+    }
     return Operation(**common, needs_kinds="kinds" in signature.defaults)
 
 

@@ -65,6 +65,7 @@ def _width(side: Any) -> int:
     takes=_BATCHES,
     source="Park et al. 2019, arXiv:1904.05068: the distance-wise loss of relational distillation",
     least={"batch": 3},
+    gathers="first",
 )
 def rkd_distance(source: Any, target: Any, *, layout: Any = None) -> Any:
     """Huber's loss on the distances of all pairs of examples, each side's divided by their mean.
@@ -82,6 +83,7 @@ def rkd_distance(source: Any, target: Any, *, layout: Any = None) -> Any:
     takes=_BATCHES,
     source="Park et al. 2019, arXiv:1904.05068: the angle-wise loss of relational distillation",
     least={"batch": 3},
+    gathers="first",
 )
 def rkd_angle(source: Any, target: Any, *, layout: Any = None) -> Any:
     """Huber's loss on the cosines of the angles that all triples of examples form.
@@ -103,6 +105,7 @@ def rkd_angle(source: Any, target: Any, *, layout: Any = None) -> Any:
     takes=_BATCHES,
     same=("width",),
     least={"width": 2, "batch": 2},
+    gathers="first",
     source="van den Oord et al. 2018, arXiv:1807.03748, eq. 4; between two models as in Tian et al. 2020, "
     "arXiv:1910.10699, with the other examples of the batch in place of a memory",
     T=("number", "temperature: cosines are divided by it"),

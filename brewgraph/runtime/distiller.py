@@ -168,8 +168,14 @@ class Distiller(nn.Module):
         """A hash of what is computed: equal for equal losses, however they are written."""
         return digest(*(info(graph).objective for graph in self.graphs.values()))
 
-    def forward(self, batch: Batch, counts: Tensor | None = None, task: str | None = None) -> DistillerOutput:
+    def forward(
+        self, batch: Batch, counts: Tensor | None = None, task: str | None = None, *, gather: bool = False
+    ) -> DistillerOutput:
         """The loss on a batch. `counts`, as `count` gives them, divide its sums; by default those of the batch do.
+
+        With `gather` all processes of the default group run this forward on their shares of one batch, whose examples
+        losses of unit `batch` compare; ranks average gradients, as `DistributedDataParallel` does. Without, each
+        compares those of its own share.
 
         Raises `RunError` for a batch that is no dictionary of tensors of the right types and shapes, and warns once
         where it has no `attention_mask`.
@@ -177,7 +183,7 @@ class Distiller(nn.Module):
         name = self._task(task)
         self._checks[name].check(batch)
         try:
-            loss, terms = self.programs[name].run(batch, self.progress, counts, self.horizon)
+            loss, terms = self.programs[name].run(batch, self.progress, counts, self.horizon, gather=gather)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             if (reason := self._checks[name].explain(batch)) is None:
                 raise
@@ -231,22 +237,20 @@ class Distiller(nn.Module):
             live |= {id(p) for p in self.parameters_of(all_reached(program.graph)).values()}
         return [p for p in self.parameters() if p.requires_grad and id(p) not in live]
 
-    def reaches_all(self) -> bool:
-        """Whether every step of every task gives each trained parameter a gradient, so that ranks need not look which
-        have none. Not where that depends on a draw or a batch: layers left out at random, experts chosen by a router.
+    def unreached_by(self, task: str) -> list[nn.Parameter] | None:
+        """The trained parameters that no step of a task gives a gradient, as heads of other tasks, so that ranks need
+        not look for them. None where that depends on a draw or a batch: layers left out at random, experts chosen by a
+        router.
         """
         configs = (getattr(module, "config", None) for module in self.student.modules())
         active = (k for config in configs if config is not None for k, x in vars(config).items() if x and k[0] != "_")
-        if any("layerdrop" in name or "expert" in name for name in active):
-            return False
-        trained = {id(p) for p in self.parameters() if p.requires_grad}
-        for program in self.programs.values():
-            goal = all_reached(program.graph)
-            if self._reach.parameters(goal.features) is None:
-                return False
-            if not trained <= {id(p) for p in self.parameters_of(goal).values()}:
-                return False
-        return True
+        goal = all_reached(self.programs[task].graph)
+        if any("layerdrop" in name or "expert" in name for name in active) or (
+            self._reach.parameters(goal.features) is None
+        ):
+            return None
+        live = {id(p) for p in self.parameters_of(goal).values()}
+        return [p for p in self.parameters() if p.requires_grad and id(p) not in live]
 
     def _task(self, task: str | None) -> str:
         if task is None and len(self.programs) == 1:
@@ -257,22 +261,29 @@ class Distiller(nn.Module):
             raise UsageError(f"name a task: `distiller(batch, task=…)`; there are {listing(self.programs)}")
         return task
 
-    def count(self, batch: Batch, task: str | None = None) -> Tensor:
+    def count(self, batch: Batch, task: str | None = None, *, gather: bool = False) -> Tensor:
         """Units in the batch (examples, tokens, pairs, labels) that the losses are means over.
 
         Add them up over the parts of a split batch and give the sum to each part's forward: then the split does not
-        change the loss.
+        change the loss. `gather` is that of the forward.
         """
         self._checks[self._task(task)].check(batch)
-        return self.programs[self._task(task)].count(batch)
+        return self.programs[self._task(task)].count(batch, gather=gather)
 
-    def report(self, batch: Batch, task: str | None = None) -> dict[str, Tensor]:
-        """The values of `train { report = […] }` on one batch, without gradients; empty without that setting."""
+    def compares_examples(self, task: str | None = None) -> bool:
+        """Whether a task's loss or reports compare the examples of a batch with each other."""
+        name = self._task(task)
+        return any(programs[name].compares_examples for programs in (self.programs, self.reports) if name in programs)
+
+    def report(self, batch: Batch, task: str | None = None, *, gather: bool = False) -> dict[str, Tensor]:
+        """The values of `train { report = […] }` on one batch, without gradients; empty without that setting. `gather`
+        is that of the forward.
+        """
         program = self.reports.get(self._task(task))
         if program is None:
             return {}
         with torch.no_grad():
-            return program.run(batch, self.progress, None, self.horizon)[1]
+            return program.run(batch, self.progress, None, self.horizon, gather=gather)[1]
 
     def terms(self, task: str | None = None) -> tuple[str, ...]:
         """The names of a task's terms."""

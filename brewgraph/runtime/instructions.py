@@ -5,9 +5,9 @@ Everything that can be looked up is looked up when an instruction is made, nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -28,10 +28,21 @@ from brewgraph.models.structure.decoder import Decoder
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
 from brewgraph.ops.alone import BUILT_IN
 from brewgraph.ops.registry import UNITS, is_own
+from brewgraph.ops.tensors import one_per_example
 from brewgraph.recipe import numbers
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.numbers import schedule_value
-from brewgraph.runtime.layouts import Packed, Padded, Slots, SplitLogits, hide_padding, label_mask, token_mask
+from brewgraph.runtime.layouts import (
+    HIDDEN_SCORE,
+    Packed,
+    Padded,
+    Slots,
+    SplitLogits,
+    hide_padding,
+    label_mask,
+    token_mask,
+)
+from brewgraph.runtime.ranks import Ranks, Share
 
 Batch = Mapping[str, Any]
 NOT_INPUTS = frozenset({"labels", "index", "start", "end", "null", "first", "words", "offsets", "weights"})
@@ -40,13 +51,19 @@ NOT_INPUTS = frozenset({"labels", "index", "start", "end", "null", "first", "wor
 
 @dataclass
 class Step:
-    """What the calls of one forward share: the batch, the values so far, progress, counts that divide losses."""
+    """What the calls of one forward share: the batch, the values so far, progress, counts that divide losses.
+
+    `ranks` are those that run this forward together, None where this process runs it alone; `divided` says whether each
+    of them adds its part of a loss that all compute from the whole batch, because `counts` are those of all.
+    """
 
     batch: Batch
     slots: Slots
     progress: float
     counts: Tensor | None
     horizon: Horizon
+    ranks: Ranks | None = None
+    divided: bool = False
 
 
 Instruction = Callable[[Step], None]
@@ -202,6 +219,8 @@ SlotOf = Callable[[str], int]
 Side: TypeAlias = "Tensor | tuple[Tensor, ...]"
 """A side of a loss; the members of a tuple or a row come as a tuple."""
 _EVERYTHING = Padded(None)
+_FILLS = {"labels": -100.0, "positions": HIDDEN_SCORE}
+"""What a rank's values of these kinds are lengthened with to the longest example of all ranks; others with zero."""
 
 
 def put(call: Callable[[Step], Any], out: int) -> Instruction:
@@ -329,6 +348,7 @@ def loss_call(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, place: in
     temperatures = [(name, x, TEMPERATURES[x.name]) for name, x in options.items() if isinstance(x, n.Temperature)]
     plain = [(name, at(loss.arguments[name])) for name, x in options.items() if not isinstance(x, n.Temperature)]
     needs_layout, foreign = operation.needs_layout, not is_own(operation.module)
+    couples = any(n.compares_examples(x) is not None for x in (loss, *options.values()))
     sides = [
         (at(key), kind in ("attention", "scores"))
         for key, kind in zip((loss.source, loss.target), loss.kinds, strict=True)
@@ -345,16 +365,24 @@ def loss_call(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, place: in
         layout = _layout(step, mask)
         tokens = layout.tokens if by_row else None
         arguments: dict[str, Any] = {name: step.slots[i] for name, i in plain} | words
-        if needs_layout:
-            arguments["layout"] = layout
         if tokens is not None:
             one, other = (_full(step.slots.rows(i, tokens)) for i, _ in sides)
         else:
             one, other = (_shielded(_full(step.slots[i]), layout, pairs) for i, pairs in sides)
+        share, spread = None, layout
+        if couples and step.ranks is not None:
+            share = step.ranks.at(place)
+            if unit == "batch" and operation.gathers != "sums":
+                one, other, arguments, layout = _gathered(loss, share, one, other, arguments, layout)
+                spread = layout
+            else:
+                spread = replace(layout, share=share)
+        if needs_layout:
+            arguments["layout"] = spread if unit == "batch" else layout
         first = other[0] if isinstance(other, tuple) else other
         with torch.autocast(first.device.type, enabled=False):
             for name, x, declared in temperatures:
-                more = {"layout": layout} if declared.needs_layout else {}
+                more = {"layout": spread} if declared.needs_layout else {}
                 arguments[name] = declared.function(one, other, x.base, **dict(x.options), **more)
             values: Tensor = function(one, other, **arguments)
         if foreign:
@@ -362,9 +390,41 @@ def loss_call(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, place: in
         if not loss.reduced:
             return layout.hide(values, unit)
         assert step.counts is not None
-        return (layout.sum(values, unit) if tokens is None else values.sum()) / step.counts[place]
+        count = step.counts[place]
+        if share is not None and unit == "batch" and step.divided:
+            count = count * share.busy
+        return (layout.sum(values, unit) if tokens is None else values.sum()) / count
 
     return lose
+
+
+def _gathered(
+    loss: n.Loss, share: Share, source: Side, target: Side, arguments: Mapping[str, Any], layout: Padded
+) -> tuple[Side, Side, dict[str, Any], Padded]:
+    """Sides, options and layout of a loss that compares examples, with the examples of all ranks."""
+    how = OPERATIONS[loss.operation].gathers
+    if how == "first":
+        source, target, layout = one_per_example(source, layout), one_per_example(target, layout), _EVERYTHING
+    sides = tuple(zip((loss.source, loss.target), loss.kinds, (source, target), strict=True))
+    options = {name: x for name, x in arguments.items() if isinstance(x, Tensor) and x.dim()}
+    values: dict[Hashable, tuple[Tensor, float]] = {
+        (how, key, loss.mask, i): (x, _FILLS.get(kind, 0.0))
+        for key, kind, side in sides
+        for i, x in enumerate(side if isinstance(side, tuple) else (side,))
+    }
+    values |= {("option", loss.arguments[name]): (x, 0.0) for name, x in options.items()}
+    if layout.mask_BL is not None:
+        values["mask", loss.mask] = layout.mask_BL, 0.0
+    whole = share.gather(values)
+    source, target = (
+        tuple(whole[how, key, loss.mask, i] for i in range(len(side)))
+        if isinstance(side, tuple)
+        else whole[how, key, loss.mask, 0]
+        for key, _, side in sides
+    )
+    if layout.mask_BL is not None:
+        layout = Padded(whole["mask", loss.mask], layout.which)
+    return source, target, {**arguments, **{x: whole["option", loss.arguments[x]] for x in options}}, layout
 
 
 def mean_call(mean: n.Mean, at: SlotOf, place: int) -> Callable[[Step], Tensor]:

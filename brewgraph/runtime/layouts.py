@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.models.capture.attention import WORTHWHILE, PackedTokens, is_zero_outside
 from brewgraph.models.structure.decoder import Decoder
+from brewgraph.runtime.ranks import Share
 
 HIDDEN_SCORE = -1e4
 """A score whose exponential is zero, and finite: zero times its logarithm is zero, in half precision too."""
@@ -170,11 +171,13 @@ class Slots(list[Any]):
 class Padded:
     """Examples of one length, with real tokens marked by `mask_BL` (bool), None if all tokens count.
 
-    `which` is the mask that a loss names: `tokens`, `pairs`, `labels` or `none`.
+    `which` is the mask that a loss names: `tokens`, `pairs`, `labels` or `none`. Where the examples are one rank's
+    `share` of a batch, `mean` and `distances` are those of the batch.
     """
 
     mask_BL: Tensor | None
     which: str = "none"
+    share: Share | None = None
 
     @cached_property
     def tokens(self) -> PackedTokens | None:
@@ -222,8 +225,8 @@ class Padded:
             pairs = [[self.mean((a - b).square().mean(-1), "token") for b in target] for a in source]
             return torch.stack([torch.stack(row) for row in pairs])
         sums_ST: Tensor = _Distances.apply(len(source), *map(self.clean, (*source, *target)))
-        tokens = first.shape[:2].numel() if self.mask_BL is None else self.mask_BL.sum().clamp_min(1)
-        return sums_ST / (tokens * first.shape[-1])
+        tokens = torch.tensor(first.shape[:2].numel()) if self.mask_BL is None else self.mask_BL.sum()
+        return self._ratio(sums_ST, tokens) / first.shape[-1]
 
     def clean(self, x_BL_: Tensor) -> Tensor:
         """The same with zeros for padded tokens: (B, L, …)."""
@@ -252,9 +255,16 @@ class Padded:
         return self.mask_BL.sum(1).clamp_min(1).to(x_BL_.dtype)
 
     def mean(self, values: Tensor, unit: str) -> Tensor:
-        """The mean over this batch of values per unit, without those that are masked: a scalar."""
+        """The mean over the batch of values per unit, without those that are masked: a scalar."""
         mask = self._mask(unit)
-        return self.sum(values, unit) / (values.numel() if mask is None else mask.sum().clamp_min(1))
+        return self._ratio(self.sum(values, unit), torch.tensor(values.numel()) if mask is None else mask.sum())
+
+    def _ratio(self, sums: Tensor, count: Tensor) -> Tensor:
+        """Sums over their count, both of all ranks where this is one's share."""
+        if self.share is not None:
+            both = self.share.sum(torch.cat([sums.reshape(-1), count.to(sums).reshape(1)]))
+            sums, count = both[:-1].view_as(sums), both[-1]
+        return sums / count.clamp_min(1)
 
     def sum(self, values: Tensor, unit: str) -> Tensor:
         """The sum of values per unit, shaped (B), (B, L) or (B, L, L), without those that are masked."""

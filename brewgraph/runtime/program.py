@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +45,7 @@ from brewgraph.runtime.instructions import (
 from brewgraph.runtime.kept_values import cached_values
 from brewgraph.runtime.kernels import fast_kernels
 from brewgraph.runtime.layouts import Packed, Padded, Slots
+from brewgraph.runtime.ranks import Ranks, is_first_rank, several_ranks
 from brewgraph.runtime.vocabulary import chunked
 
 __all__ = ["NOT_INPUTS", "Batch", "Program"]
@@ -120,6 +121,8 @@ class Program:
         guards = (self.info.guards or {}).items()
         self.guards = [(key, [self.slot[weight] for weight in weights]) for key, weights in guards]
         self.objective = self.slot[self.info.objective]
+        self.compares_examples = any(n.compares_examples(node(graph, key)) is not None for key in self.order)
+        """Whether something in it compares the examples of a batch."""
         self.caches = cached_values(graph, folder, self.slot, models)
         self._listings: dict[tuple[tuple[str, ...], tuple[str, ...]], Listing] = {}
         self._alive: dict[tuple[str, ...], frozenset[str]] = {}
@@ -128,16 +131,25 @@ class Program:
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def run(
-        self, batch: Batch, progress: float, counts: Tensor | None = None, horizon: Horizon | None = None
+        self,
+        batch: Batch,
+        progress: float,
+        counts: Tensor | None = None,
+        horizon: Horizon | None = None,
+        *,
+        gather: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and the named terms that count in it now.
 
-        `counts` are those of the global batch; left out, of this batch alone.
+        `counts` are those of the global batch; left out, of this batch alone. With `gather` all ranks run it together,
+        and what compares the examples of a batch gets those of all.
         """
         step = self._begin(batch, progress, horizon or Horizon())
+        idle = self._idle(batch)
+        if gather and self.compares_examples and several_ranks():
+            step.ranks, step.divided = Ranks(idle), counts is not None
         # a batch in which nothing counts (every label -100) has a loss of zero, not of 0/0
         step.counts = (self._count(step) if counts is None else counts).clamp_min(1)
-        idle = self._idle(batch)
         if any(idle):  # rows borrowed from another rank: their sums, and gradients, are divided to zero
             step.counts = step.counts.masked_fill(torch.tensor(idle, device=step.counts.device), torch.inf)
         for instruction in self.scalars:
@@ -161,13 +173,19 @@ class Program:
             like = zeros[0] if zeros else torch.zeros(())
             loss = torch.full((), loss, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
         if zeros and torch.is_grad_enabled():
-            loss = _WithZeros.apply(loss, *zeros)
+            loss = with_zeros(loss, zeros)
         terms = {name: slots[i] for name, i in listing.terms.items()}
         return loss, {name: value for name, value in terms.items() if isinstance(value, Tensor)}
 
-    def count(self, batch: Batch) -> Tensor:
-        """How many units of each kind the batch holds: one number per entry of `counted`. No model runs."""
-        return self._count(self._begin(batch, 0.0, Horizon()))
+    def count(self, batch: Batch, *, gather: bool = False) -> Tensor:
+        """How many units of each kind the batch holds: one number per entry of `counted`. No model runs.
+
+        A batch that is one rank's share of one that ranks `gather` is counted by the first rank.
+        """
+        counts = self._count(self._begin(batch, 0.0, Horizon()))
+        if gather and several_ranks() and not is_first_rank():
+            counts = counts.masked_fill(torch.tensor([x[0] == "batch" for x in self.counted], device=counts.device), 0)
+        return counts
 
     @torch.no_grad()
     def fill(self, batch: Batch) -> None:
@@ -351,6 +369,12 @@ class Program:
 def _projected(projection: nn.Module, x: Tensor | Packed) -> Tensor | Packed:
     """A linear map of rows, also of packed ones."""
     return Packed(projection(x.x_N), x.tokens) if isinstance(x, Packed) else projection(x)
+
+
+def with_zeros(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The same loss, whose gradient for more parameters is zero."""
+    more: Tensor = _WithZeros.apply(loss, *parameters)
+    return more
 
 
 class _WithZeros(torch.autograd.Function):

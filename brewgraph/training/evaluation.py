@@ -133,20 +133,20 @@ def _dev_batches(material: Material, *, whole: bool = False, by_length: bool = F
 def losses_on_dev(distiller: Distiller, task: str, material: Material, accelerator: Accelerator) -> dict[str, float]:
     """The loss and its terms on the dev split in eval mode, as one batch of all its rows gives them, `loss` first.
 
-    Every sum is divided by the units of the whole split, so that neither batches nor ranks change it; a loss of unit
-    `batch` is the mean over batches of the spec's size. Weights are those of the stage's end, so that its evaluations
-    are comparable; a term whose weight is zero then is left out.
+    Every sum is divided by the units of the whole split, so that neither batches nor ranks change it. What compares the
+    examples of a batch is the mean over batches of the spec's size. Weights are those of the stage's end, so that its
+    evaluations are comparable; a term whose weight is zero then is left out.
     """
     before, distiller.progress = distiller.progress, 1.0
     try:
-        counted = _sums_on_dev(distiller, material, accelerator, lambda batch: {"": distiller.count(batch, task)})
+        counted = _sums_on_dev(distiller, task, material, accelerator, lambda batch: {"": distiller.count(batch, task)})
         counts = counted[""].float()
 
         def losses(batch: Any) -> dict[str, Tensor]:
             output = distiller(batch, counts, task)
             return {LOSS: output.loss, **output.terms}
 
-        sums = _sums_on_dev(distiller, material, accelerator, losses)
+        sums = _sums_on_dev(distiller, task, material, accelerator, losses)
         return {name: float(value) for name, value in sums.items()}
     finally:
         distiller.progress = before
@@ -166,22 +166,25 @@ def report_on_dev(distiller: Distiller, task: str, material: Material, accelerat
         reported = {name: value.float() * len(first) for name, value in distiller.report(batch, task).items()}
         return {**reported, "": torch.tensor(len(first), device=first.device)}
 
-    sums = _sums_on_dev(distiller, material, accelerator, values)
+    sums = _sums_on_dev(distiller, task, material, accelerator, values)
     rows = sums.pop("")
     return {name: float(value / rows) for name, value in sums.items()}
 
 
 def _sums_on_dev(
     distiller: Distiller,
+    task: str,
     material: Material,
     accelerator: Accelerator,
     values_of: Callable[[Any], Mapping[str, Tensor]],
 ) -> dict[str, Tensor]:
     """The values of all dev batches in eval mode, added up in double precision over batches and ranks."""
     sums: dict[str, Tensor] = {}
-    # each rank takes rows of its own if all have some: a rank without rows would not know which sums there are
+    # each rank takes rows of its own if all have some: a rank without rows would not know which sums there are; and
+    # all rows where examples of a batch are compared, which would not meet the same ones
     world = this_process().num_processes
     shared = world > 1 and not isinstance(material.dev, ReadyBatches) and len(material.dev or ()) >= world
+    shared &= not distiller.compares_examples(task)
     with evaluating(distiller):
         for batch in _dev_batches(material, whole=not shared):
             with accelerator.autocast():

@@ -29,6 +29,7 @@ from brewgraph.digest import digest
 from brewgraph.graph.scalars import Horizon
 from brewgraph.recipe.label_types import LOSS
 from brewgraph.runtime.distiller import Distiller
+from brewgraph.runtime.program import with_zeros
 from brewgraph.training.checkpoint import Keeper, SavedState, State, Sums, read_checkpoint, save_checkpoint
 from brewgraph.training.evaluation import is_scored, losses_on_dev, report_on_dev, score
 from brewgraph.training.folder import RunFolder, display_path
@@ -141,10 +142,13 @@ class _Training:
             self.reporter.say(f"resumed at step {state.step}{where}")
             self.saved = None
         board = self._open_board(state, accelerator)
-        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=not distiller.reaches_all())
-        wrapped = accelerator.prepare_model(Whole(distiller))
+        others = {task: distiller.unreached_by(task) for task in placed.work.materials}
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=None in others.values())
+        unreached = {task: found for task, found in others.items() if found and accelerator.num_processes > 1}
+        gather = placed.work.settings.normalise != "micro"
+        wrapped = accelerator.prepare_model(Whole(distiller, gather, unreached))
         state.optimizer = accelerator.prepare_optimizer(state.optimizer)
-        run = StageRun(self, placed, state, wrapped, board, accelerator)
+        run = StageRun(self, placed, state, wrapped, board, accelerator, unreached)
         if not fresh:
             run.saved = run.place
         if fresh and placed.index and self.folder is not None:
@@ -203,28 +207,40 @@ class Whole(nn.Module):
     """A distiller as accelerate wraps it for one stage: a single module that returns the loss.
 
     Each stage wraps it anew, because accelerate would leave a prepared module at its former precision. Terms are
-    detached, so that only the loss decides which parameters a step reaches.
+    detached, so that only the loss decides which parameters a step reaches. Ranks `gather` what compares examples.
+    Those `unreached` by a task get a gradient of zero, which several ranks wait for.
     """
 
-    def __init__(self, distiller: Distiller):
+    def __init__(self, distiller: Distiller, gather: bool, unreached: Mapping[str, Sequence[nn.Parameter]]):
         super().__init__()
-        self.distiller = distiller
+        self.distiller, self.gather, self.unreached = distiller, gather, unreached
 
     def forward(self, batch: Any, counts: Tensor | None, task: str) -> dict[str, Tensor]:
-        output = self.distiller(batch, counts, task=task)
-        return {"loss": output.loss, **{name: term.detach() for name, term in output.terms.items()}}
+        output = self.distiller(batch, counts, task=task, gather=self.gather)
+        loss = with_zeros(output.loss, others) if (others := self.unreached.get(task)) else output.loss
+        return {"loss": loss, **{name: term.detach() for name, term in output.terms.items()}}
 
 
 class StageRun:
-    """One stage on one rank. `wrapped` is the distiller as accelerate has prepared it."""
+    """One stage on one rank. `wrapped` is the distiller as accelerate has prepared it; `unreached` are the parameters
+    that no step of a task reaches, which several ranks give a gradient of zero.
+    """
 
     def __init__(
-        self, training: _Training, placed: Placed, state: State, wrapped: Any, board: Board, accelerator: Accelerator
+        self,
+        training: _Training,
+        placed: Placed,
+        state: State,
+        wrapped: Any,
+        board: Board,
+        accelerator: Accelerator,
+        unreached: Mapping[str, Sequence[nn.Parameter]],
     ):
         self.student, self.folder, self.reporter = training.student, training.folder, training.reporter
         self.signals, self.is_last = training.signals, placed is training.placed[-1]
         self.saved: tuple[int, bool] | None = None
         self.placed, self.state, self.wrapped, self.board, self.accelerator = placed, state, wrapped, board, accelerator
+        self.unreached = unreached
         self.work, self.settings, self.length = placed.work, placed.work.settings, placed.length
         self.distiller = state.distiller
         self.main, self.world = accelerator.is_main_process, accelerator.num_processes
@@ -318,6 +334,8 @@ class StageRun:
                 accelerator.backward(output["loss"] * (self.world * share))
             state.sums.add(task, {name: term.detach() * share for name, term in output.items()})
         # parameters that this step did not reach have no gradient (not zero), so their weights and running means stay
+        for parameter in self.unreached.get(task, ()):
+            parameter.grad = None
         self._clip()
         state.optimizer.step()
         if not accelerator.optimizer_step_was_skipped:  # fp16 skips steps whose gradients overflow
@@ -350,7 +368,7 @@ class StageRun:
         """The units of the global batch; None if each batch counts its own."""
         if self.settings.normalise == "micro" or (len(batches) == 1 and self.world == 1):
             return None
-        counts = torch.stack([self.distiller.count(batch, task=task) for batch in batches]).sum(0)
+        counts = torch.stack([self.distiller.count(batch, task=task, gather=True) for batch in batches]).sum(0)
         return self.accelerator.reduce(counts, "sum") if self.world > 1 else counts
 
     def _check_finite(self, task: str = "", batches: Sequence[Any] = ()) -> None:
@@ -405,7 +423,7 @@ class StageRun:
         values: list[Mapping[str, Tensor]] = []
         for batch in batches:
             with self.accelerator.autocast():
-                values.append(self.distiller.report(batch, task))
+                values.append(self.distiller.report(batch, task, gather=self.settings.normalise != "micro"))
         busy = torch.tensor([not is_idle(first_part(batch)) for batch in batches], device=self.device)
         sums = {
             name: torch.stack([x[name].detach().float() for x in values])[busy].sum().reshape(1) for name in values[0]

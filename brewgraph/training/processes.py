@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import TypeVar
 
 import datasets
@@ -20,6 +19,7 @@ from torch import distributed
 
 from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import COMPILED, Train
+from brewgraph.runtime.ranks import cpu_group
 
 T = TypeVar("T")
 
@@ -47,14 +47,8 @@ def largest_of_ranks(value: int) -> int:
     if this_process().num_processes == 1 or not distributed.is_initialized():
         return value
     largest = torch.tensor([value])
-    distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=_cpu_group(distributed.group.WORLD))
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=cpu_group(distributed.group.WORLD))
     return int(largest)
-
-
-@lru_cache(maxsize=1)
-def _cpu_group(world: distributed.ProcessGroup) -> distributed.ProcessGroup:
-    """A group of all ranks that exchanges tensors of the CPU."""
-    return world if distributed.get_backend(world) == "gloo" else distributed.new_group(backend="gloo")
 
 
 def own_share(rows: datasets.Dataset) -> datasets.Dataset:

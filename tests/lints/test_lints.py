@@ -254,8 +254,8 @@ def test_a_term_that_is_lost_takes_its_projection_with_it() -> None:
     [
         ("", 1, 1),
         ("accumulate = 2", 1, 2),
-        ("", 2, 2),
-        ("accumulate = 4", 2, 8),
+        ("", 2, 1),
+        ("accumulate = 4", 2, 4),
         ("accumulate = 2; normalise = micro", 1, 1),
     ],
 )
@@ -270,7 +270,9 @@ def test_a_term_that_is_lost_takes_its_projection_with_it() -> None:
     ],
 )
 def test_losses_on_whole_batches(loss: str, whole: bool, train: str, ranks: int, parts: int) -> None:
-    """W212, only where a step has several batches or ranks, and nobody said that each is by itself; with how many."""
+    """W212, only where a step has several batches, and nobody said that each is by itself; with how many. Ranks share a
+    batch and compare its examples together.
+    """
     text = spec(f"loss = {loss}\ntrain {{ {train} }}", "")
     subject = Subject(
         recipe_of(text)[0], {("", ""): graph(text)}, lambda model, row: FACTS[model].row_length(row), ranks
@@ -278,6 +280,21 @@ def test_losses_on_whole_batches(loss: str, whole: bool, train: str, ranks: int,
     found = list(lint(subject))
     assert [x.code for x in found] == (["W212"] if parts > 1 and whole else [])
     assert all(f"each step is split into {parts} batches" in x.message for x in found)
+
+
+@pytest.mark.parametrize(
+    ("train", "ranks", "small"), [("", 4, False), ("normalise = micro", 4, True), ("normalise = micro", 1, False)]
+)
+def test_batches_too_small_to_compare(train: str, ranks: int, small: bool) -> None:
+    """W310 where ranks compare their own examples and each has too few; ranks that compare together share one batch."""
+    text = spec(f"loss = rkd_angle(big.hidden[0] -> tiny.hidden[0])\ntrain {{ {train} }}", "")
+    text = text.replace('files(train="train.jsonl")', 'files(train="train.jsonl", batch=8)')
+    subject = Subject(
+        recipe_of(text)[0], {("", ""): graph(text)}, lambda model, row: FACTS[model].row_length(row), ranks
+    )
+    found = list(lint(subject))
+    assert [x.code for x in found] == (["W310"] if small else [])
+    assert all("a batch has 2" in x.message for x in found)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,9 @@ class Toy(nn.Module):
         self.average = student.base["layers"][0].weight.detach().clone()
         self.seen: list[tuple[str, float, list[int]]] = []
 
-    def forward(self, batch: Any, counts: Tensor | None = None, task: str = "") -> DistillerOutput:
+    def forward(
+        self, batch: Any, counts: Tensor | None = None, task: str = "", *, gather: bool = False
+    ) -> DistillerOutput:
         self.seen.append((task, self.progress, batch["index"].tolist()))
         units = self.count(batch, task) if counts is None else counts
         hidden = self.student(batch["x"])
@@ -71,16 +73,19 @@ class Toy(nn.Module):
         soft = self.projections[f"proj_{task}"](hidden).float().square().mean(-1).sum() / units[0]
         return DistillerOutput(loss=hard + 0.5 * soft, terms={"hard": hard, "soft": soft})
 
-    def count(self, batch: Any, task: str = "") -> Tensor:
+    def count(self, batch: Any, task: str = "", *, gather: bool = False) -> Tensor:
         return torch.tensor([float(len(batch["labels"]))])
 
-    def reaches_all(self) -> bool:
-        return False  # a step of one task leaves the parts of the others
+    def unreached_by(self, task: str) -> None:
+        """It is not told."""
 
     def weights(self, task: str = "") -> dict[str, float]:
         return {"hard": 1.0, "soft": 0.5}
 
-    def report(self, batch: Any, task: str = "") -> dict[str, Tensor]:
+    def compares_examples(self, task: str = "") -> bool:
+        return False
+
+    def report(self, batch: Any, task: str = "", *, gather: bool = False) -> dict[str, Tensor]:
         return {"size": self.student(batch["x"]).square().mean()}
 
     def optimizer_options(self) -> dict[str, dict[str, float]]:
