@@ -140,6 +140,9 @@ class Train(Settings):
     gradient_checkpointing: bool = Field(
         default=False, description="run the student's layers again in the backward pass: less memory, more time"
     )
+    shard_teachers: bool = Field(
+        default=False, description="shard frozen teachers over ranks too, where `accelerate launch` shards with FSDP2"
+    )
     compile: bool = Field(
         default=False, description="compile the layers of all models with torch.compile; they stay padded"
     )
