@@ -170,8 +170,8 @@ class _Training:
         return Outcome(distiller, run.scores, state.step, finished)
 
     def _shards(self, placed: Placed, distiller: Distiller, accelerator: Accelerator) -> Shards | None:
-        """What shards the models of a stage, if the processes were launched for it. Teachers are sharded at once, before
-        they are moved to a device that may be too small for them.
+        """What shards the models of a stage, if the processes were launched for it. Teachers are sharded at once,
+        before they are moved to a device that may be too small for them.
         """
         world = accelerator.num_processes
         if (how := sharding(world)) is None:

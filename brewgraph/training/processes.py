@@ -109,9 +109,7 @@ def without_effect(settings: Train, device: torch.device) -> Iterator[str]:
     if asked and this_process().num_processes == 1:
         yield "FSDP has no effect on one process: nothing is sharded"
     if settings.shard_teachers and not asked:
-        yield (
-            "`shard_teachers = true` has no effect: the processes were not launched with FSDP2 (`distributed_type: FSDP`)"
-        )
+        yield "`shard_teachers = true` has no effect: accelerate's configuration has no `distributed_type: FSDP`"
     if device.type != "cpu":
         return
     if settings.precision == "fp16":

@@ -115,9 +115,10 @@ class _Part:
         self._kept = {key: vars(module).pop(key) for key in (STATE_KEY, REGISTRY_KEY)}
         del _module_state_mapping[module]
         for group in self.state._fsdp_param_groups:  # only plain modules are saved and loaded
-            saving, loading = group._module_to_pre_save_state_dict_hook_handle, group._module_to_pre_load_state_dict_hook_handle
-            loaded = (parameter._post_load_hook_handle for parameter in group.fsdp_params)
-            for handle in (*saving.values(), *loading.values(), *loaded):
+            handles = [parameter._post_load_hook_handle for parameter in group.fsdp_params]
+            handles += group._module_to_pre_save_state_dict_hook_handle.values()
+            handles += group._module_to_pre_load_state_dict_hook_handle.values()
+            for handle in handles:
                 handle.remove()
 
     def put_on(self) -> None:
@@ -331,8 +332,8 @@ def _faults(distiller: Distiller, settings: Train) -> Iterator[str]:
             yield f"the student is quantized (`{name}`): remove `quantization`, {plain}"
     kinds = {p.dtype for p in distiller.parameters() if p.requires_grad}
     if len(kinds) > 1:
-        names = [str(kind).removeprefix("torch.") for kind in kinds]
-        yield f"trained parameters have several number formats ({listing(sorted(names))}): give all one, {plain}"
+        formats = sorted(str(kind).removeprefix("torch.") for kind in kinds)
+        yield f"trained parameters have several number formats ({listing(formats)}): give all one, {plain}"
     if settings.shard_teachers and distiller.cached():
         yield (
             "`shard_teachers = true` and `cache` do not go together, because a rank that finds a value does not run "
