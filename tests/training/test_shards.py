@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import PartialState
+from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
@@ -359,3 +360,27 @@ def test_checkpoints_fit_any_number_of_ranks(world: Path) -> None:
     close(training(stages, world / "sharded-stages", resume=True)[0], of_stages)
     for out in ("one", "sharded", "ranks"):
         assert lines_of(world / out) == metrics(world / "whole")
+
+
+@pytest.mark.slow
+def test_the_configuration_of_the_docs_shards_a_run(world: Path) -> None:
+    """`accelerate launch --config_file fsdp2.yaml -m brewgraph run`, with sharded teachers, which the table scores."""
+    spec = spec_of(world, "cli", "steps = 3; shard_teachers = true")
+    page = (ROOT / "docs" / "scale.md").read_text()
+    yaml = page.partition("```yaml\n")[2].partition("```")[0]
+    assert "fsdp_version: 2" in yaml
+    here = yaml.replace("num_processes: 8", "num_processes: 2\nmain_process_port: 0\nuse_cpu: true")
+    (world / "fsdp2.yaml").write_text(here)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(world / "fsdp2.yaml")]
+    command = [*launch, "-m", "brewgraph", "run", str(spec), "--out", str(world / "run")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-4000:]
+    said = done.stdout + done.stderr
+    assert said.count("FSDP2: student, projections, teachers are sharded over 2 ranks (cpu)") == 1
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith(("bert ", "tiny "))] == [
+        "bert", "tiny"
+    ]  # fmt: skip
+    student = load_file(world / "run" / "student" / "model.safetensors")
+    expected = {k.removeprefix("student."): v for k, v in training(spec, world / "one")[0].items() if "student." in k}
+    close(student, expected)
