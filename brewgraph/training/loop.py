@@ -360,6 +360,8 @@ class StageRun:
                     output = self.wrapped(batch, counts, task)
                 # ranks average their gradients, but each holds a share of one sum
                 accelerator.backward(output["loss"] * (self.world * share))
+            if self.shards is not None:
+                self.shards.free()
             state.sums.add(task, {name: term.detach() * share for name, term in output.items()})
         # parameters that this step did not reach have no gradient (not zero), so their weights and running means stay
         self._clip()

@@ -262,9 +262,9 @@ class Shards:
                 self._shard_beside(teacher)
 
     def _shard_beside(self, model: nn.Module) -> None:
+        # without a backward pass to free them, layers free their parameters after each forward
         layers = _layers(model, self.how, strict=False)
-        # its forward has no backward, which would free the root's group
-        self._beside.append(ShardedModule(model, layers, self.mesh, by_layer=True, by_root=True))
+        self._beside.append(ShardedModule(model, layers, self.mesh, by_layer=True, by_root=False))
 
     def shard(self, wrapped: nn.Module) -> None:
         """Shard the module around the distiller, and the averages of the student."""
@@ -299,6 +299,11 @@ class Shards:
         root.set_requires_gradient_sync(last)
         root.set_is_last_backward(last)
 
+    def free(self) -> None:
+        """After a backward pass: shard what forwards of teachers left whole for it, as the last linear layer."""
+        for module in self._beside:
+            module.reset()
+
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Student and projections as plain modules within the context, which all ranks enter together."""
@@ -306,6 +311,7 @@ class Shards:
         with self._main.whole():
             self.distiller.forget_parameters()
             yield
+        self.free()
         self.distiller.forget_parameters()
 
     def end(self) -> None:

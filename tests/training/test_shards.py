@@ -18,9 +18,11 @@ from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from transformers import AutoConfig, AutoModelForMaskedLM
 
 from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import RunError
+from brewgraph.graph.optimize import VOCABULARY
 from brewgraph.recipe.settings.train import Train
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
@@ -29,7 +31,7 @@ from brewgraph.training.loop import train
 from brewgraph.training.processes import this_process, without_effect
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.shards import ShardedModule, Sharding, gathered, scattered, sharding
-from tests.small import metrics, project, rows, save, write_rows
+from tests.small import WORDS, metrics, project, rows, save, tokenizer, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 FSDP2 = {
@@ -275,6 +277,34 @@ def spec_of(world: Path, name: str, train: str, *edits: tuple[str, str]) -> Path
     return path
 
 
+def write_words(world: Path) -> Path:
+    """A spec of two language models with a large vocabulary, which they tie to their embeddings."""
+    kind = AutoConfig.for_model("bert", **SPEAKER)
+    torch.manual_seed(3)
+    for name in ("speaker", "learner"):
+        AutoModelForMaskedLM.from_config(kind).save_pretrained(world / name)
+        tokenizer().save_pretrained(world / name)
+    (world / "words.txt").write_text("".join(" ".join(WORDS[i : i + 9]) + "\n" for i in range(12)))
+    path = world / "words.brew"
+    path.write_text(
+        'brew 1\nteacher big = hf("speaker")\nstudent tiny = hf("learner")\n'
+        'data t = text(train="words.txt", mask=15%, batch=4, max_length=16)\n'
+        "loss = kd(big.logits -> tiny.logits, T=2) + ce(t.labels -> tiny.logits)\n"
+        "train { steps = 3; shard_teachers = true; optimizer = adamw(lr=1e-3, eps=1e-5); logging_steps = 1 }\n"
+    )
+    return path
+
+
+SPEAKER = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+    "vocab_size": VOCABULARY + 7,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 SAVING = "save_steps = 1 steps; save_total_limit = 9"
 STAGES = """
 stage first {
@@ -291,7 +321,8 @@ train {"""
 @pytest.mark.slow
 def test_two_ranks_with_shards_train_as_one_process(world: Path) -> None:
     """Taps, projections, micro-batches, clipping, reported values and losses on dev; layers that run again; sharded
-    teachers; stages with an average and frozen parts; groups that stay whole; adapters."""
+    teachers; stages with an average and frozen parts; adapters; a large vocabulary, whose last linear layer runs in
+    chunks after the forwards and again in the backward pass; one group for all."""
     report = f"report = [soft]; eval_steps = 2 steps; max_grad_norm = 0.05; {SAVING}"
     average = ("data d =", "teacher mean = ema(tiny, decay=0.5)\ndata d =")
     adapter = ('student tiny = hf("tiny")', 'student tiny = hf("tiny", adapter=lora(r=2, alpha=4))')
@@ -310,6 +341,7 @@ def test_two_ranks_with_shards_train_as_one_process(world: Path) -> None:
             average,
         ),
         "adapter": spec_of(world, "adapter", f"steps = 3; {SAVING}", adapter),
+        "words": write_words(world),
         "whole": spec_of(world, "whole", "steps = 3"),
     }
     one_group = {"FSDP_AUTO_WRAP_POLICY": "NO_WRAP", "FSDP_RESHARD_AFTER_FORWARD": "false"}
@@ -323,7 +355,8 @@ def test_two_ranks_with_shards_train_as_one_process(world: Path) -> None:
         assert lines_of(world / f"{name}-ranks") == metrics(world / name) != []
         assert set(shares) != set()
         assert all(0.45 < share < 0.55 for share in shares), shares
-        parts = {"teachers": "student, projections, teachers", "stages": "student, projections, averages"}
+        teachers = "student, projections, teachers"
+        parts = {"teachers": teachers, "words": teachers, "stages": "student, projections, averages"}
         line = f"FSDP2: {parts.get(name, 'student, projections')} are sharded over 2 ranks (cpu)"
         assert said.count(line) == (2 if name == "stages" else 1)
 
