@@ -14,7 +14,7 @@ import os
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,18 +108,19 @@ class _Part:
 
     def take_off(self) -> None:
         module = self.module
-        module.__class__ = self.sharded_class.__mro__[self.sharded_class._orig_cls_mro_index]  # type: ignore[attr-defined]
+        module.__class__ = self.sharded_class.__mro__[2]  # after its own class and FSDPModule
         module._forward_pre_hooks.pop(self.before)
         module._forward_pre_hooks_with_kwargs.pop(self.before)
         module._forward_hooks.pop(self.after)
         self._kept = {key: vars(module).pop(key) for key in (STATE_KEY, REGISTRY_KEY)}
         del _module_state_mapping[module]
-        for group in self.state._fsdp_param_groups:  # only plain modules are saved and loaded
-            handles = [parameter._post_load_hook_handle for parameter in group.fsdp_params]
-            handles += group._module_to_pre_save_state_dict_hook_handle.values()
-            handles += group._module_to_pre_load_state_dict_hook_handle.values()
-            for handle in handles:
-                handle.remove()
+        if (group := self.state._fsdp_param_group) is None:
+            return
+        handles = [parameter._post_load_hook_handle for parameter in group.fsdp_params]
+        handles += group._module_to_pre_save_state_dict_hook_handle.values()
+        handles += group._module_to_pre_load_state_dict_hook_handle.values()
+        for handle in handles:  # only plain modules are saved and loaded
+            handle.remove()
 
     def put_on(self) -> None:
         module = self.module
@@ -143,14 +144,16 @@ class ShardedModule:
         self._owners = [(m, name, p) for m in root.modules() for name, p in m._parameters.items() if p is not None]
         self._devices = [p.device for _, _, p in self._owners]
         by_layer, by_root = options["by_layer"], options["by_root"]
-        for layer in _separable(root, layers):
+        for layer in reversed(_separable(root, layers)):  # the inner of two before the outer
+            own = list(layer.parameters())
             fully_shard(layer, mesh=mesh, reshard_after_forward=by_layer)
+            _free(own)  # at once: the whole module need not fit on the device
         fully_shard(root, mesh=mesh, reshard_after_forward=by_root)
         self._parts = [_Part(m) for m in root.modules() if isinstance(m, FSDPModule)]
         for module in root.modules():  # marks for a compiler, and for transformers' own sharding
             for mark in ("_is_fsdp_managed_module", "_fsdp_use_orig_params"):
                 vars(module).pop(mark, None)
-        self._free()
+        _free(p for _, _, p in self._owners)
 
     def reset(self) -> None:
         """Shard what a forward left whole."""
@@ -169,7 +172,7 @@ class ShardedModule:
                 module._parameters[name] = parameter
             for part in self._parts:
                 part.put_on()
-            self._free()
+            _free(p for _, _, p in self._owners)
 
     def end(self) -> None:
         """Make the module plain again, with whole parameters on the devices where they were."""
@@ -195,9 +198,10 @@ class ShardedModule:
             module._parameters[name] = own
         return sharded
 
-    def _free(self) -> None:
-        for _, _, parameter in self._owners:
-            parameter.data = parameter.data.new_empty(0)
+
+def _free(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.data = parameter.data.new_empty(0)
 
 
 def _separable(root: nn.Module, layers: Sequence[nn.Module]) -> list[nn.Module]:
@@ -249,13 +253,13 @@ class Shards:
     """
 
     def __init__(self, how: Sharding, distiller: Distiller, settings: Train, device: torch.device, world: int):
+        for fault in _faults(distiller, settings):
+            raise RunError(f"cannot shard over ranks: {fault}")
         self.how, self.distiller, self.world = how, distiller, world
         self.mesh = _mesh(device.type, world)
         self.stay_whole: tuple[str, ...] = ()
         self._main: ShardedModule | None = None
         self._beside: list[ShardedModule] = []
-        for fault in _faults(distiller, settings):
-            raise RunError(f"cannot shard over ranks: {fault}")
         if settings.shard_teachers:
             movable, self.stay_whole = distiller.shardable_teachers()
             for teacher in movable:

@@ -20,17 +20,19 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForMaskedLM
 
+import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import RunError
 from brewgraph.graph.optimize import VOCABULARY
 from brewgraph.recipe.settings.train import Train
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
+from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import train
 from brewgraph.training.processes import this_process, without_effect
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.shards import ShardedModule, Sharding, gathered, scattered, sharding
+from brewgraph.training.shards import ShardedModule, Sharding, Shards, gathered, scattered, sharding
 from tests.small import WORDS, metrics, project, rows, save, tokenizer, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,6 +169,33 @@ def test_a_sharded_module_steps_as_a_plain_one_and_becomes_plain_again(mesh: Any
         for a, b in zip(plain.parameters(), module.parameters(), strict=True):
             torch.testing.assert_close(a, b)
     module.load_state_dict(plain.state_dict())
+
+
+def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:
+    """Before anything is moved or sharded, with what to change."""
+    spec = project(tmp_path)
+
+    def refusal(distiller: Distiller, **settings: Any) -> str:
+        with pytest.raises(RunError, match="^cannot shard over ranks: ") as raised:
+            Shards(Sharding(), distiller, Train(**settings), torch.device("cpu"), 2)
+        return str(raised.value)
+
+    distiller = bg.load(spec).build()
+    assert "use `precision = bf16`" in refusal(distiller, precision="fp16")
+    assert "`compile = true` is not supported: remove it" in refusal(distiller, compile=True)
+    distiller.student.config.encoder_layerdrop = 0.1
+    assert "since `encoder_layerdrop` is set: set it to 0" in refusal(distiller)
+    distiller.student.config.encoder_layerdrop = 0.0
+    distiller.student.classifier.to(torch.bfloat16)
+    assert "several number formats (`bfloat16` and `float32`): give all one" in refusal(distiller)
+    distiller.student.classifier.to(torch.float32)
+    distiller.student.scale = nn.Parameter(torch.tensor(1.0))
+    assert "`student.scale` is a single number without an axis" in refusal(distiller)
+    spec.write_text(
+        spec.read_text().replace("soft = ce(bert.logits", 'cache kept = bert.logits at "store"\nsoft = ce(kept')
+    )
+    cached = bg.load(spec).build()
+    assert "remove one of them" in refusal(cached, shard_teachers=True)
 
 
 # ── whole trainings on two ranks ─────────────────────────────────────────────────────────────────────────────────────
