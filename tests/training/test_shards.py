@@ -410,12 +410,12 @@ def test_checkpoints_fit_any_number_of_ranks(world: Path) -> None:
         (str(spec), str(world / "ranks"), {"stop_after": 3}, plain),
         (str(spec), str(world / "ranks"), {"resume": True}, {}),
     ]
-    found = on_two_ranks(world, cases)
-    close(found[2][0], whole)
-    close(found[3][0], of_stages)
-    close(found[5][0], whole)
-    assert found[2][1][0] == "resumed at step 2"
-    assert found[3][1][0] == "resumed at step 5 of stage second"
+    results = on_two_ranks(world, cases)
+    close(results[2][0], whole)
+    close(results[3][0], of_stages)
+    close(results[5][0], whole)
+    assert results[2][1][0] == "resumed at step 2"
+    assert results[3][1][0] == "resumed at step 5 of stage second"
     again, said = training(spec, world / "sharded", resume=True)
     close(again, whole)
     assert said == ["resumed at step 2"]
