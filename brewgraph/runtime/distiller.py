@@ -324,7 +324,7 @@ class Distiller(nn.Module):
 
     def shardable_teachers(self) -> tuple[list[nn.Module], tuple[str, ...]]:
         """The frozen teachers that may be sharded over ranks, and the names of those that may not: they have a device
-        of their own, are quantized, or wait for their weights.
+        of their own, are quantized, have a parameter without an axis, or wait for their weights.
         """
         frozen = {name: x for name, x in self._named_teachers.items() if name not in self._averages}
         whole = tuple(name for name, model in frozen.items() if id(model) in self._places or not _is_plain(model))
@@ -367,7 +367,7 @@ class Distiller(nn.Module):
 
 
 def _is_plain(model: nn.Module) -> bool:
-    """Whether all weights of a model are there as numbers."""
+    """Whether all weights of a model are there, as numbers along at least one axis."""
     return not stands_by(model) and all(p.is_floating_point() and p.ndim for p in model.parameters())
 
 

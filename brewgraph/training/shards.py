@@ -287,7 +287,9 @@ class Shards:
         frozen = len(self._beside) - len(self.distiller.averages)
         parts = ["student", "projections", *(["averages"] if self.distiller.averages else [])]
         parts += ["teachers"] if frozen else []
-        rest = f"; not {listing(self.stay_whole)}: placed, quantized, or read from a cache"
+        rest = (
+            f"; not {listing(self.stay_whole)}: on a device of its own, quantized, or with a parameter without an axis"
+        )
         over = f"{self.world} ranks ({self.mesh.device_type})"
         return f"FSDP2: {', '.join(parts)} are sharded over {over}{rest if self.stay_whole else ''}"
 

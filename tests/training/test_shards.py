@@ -191,6 +191,10 @@ def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:
     distiller.student.classifier.to(torch.float32)
     distiller.student.scale = nn.Parameter(torch.tensor(1.0))
     assert "`student.scale` is a single number without an axis" in refusal(distiller)
+    (teacher,) = distiller.teachers
+    assert distiller.shardable_teachers() == ([teacher], ())
+    teacher.scale = nn.Parameter(torch.tensor(1.0))
+    assert distiller.shardable_teachers() == ([], ("bert",))
     spec.write_text(
         spec.read_text().replace("soft = ce(bert.logits", 'cache kept = bert.logits at "store"\nsoft = ce(kept')
     )
