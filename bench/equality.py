@@ -4,8 +4,9 @@
 
 For a loss of each unit (examples, tokens, pairs, labels, the batch, and the first four together) a small student is
 trained for ten steps of 32 rows by `brewgraph run`, at once, in micro-batches, on two ranks (gloo), on two ranks that
-share the rows unevenly, without the packed layout, and killed on two ranks and resumed on one. The table has the
-largest difference of a final weight from the run at once, in fp32.
+share the rows unevenly, without the packed layout, killed on two ranks and resumed on one, and sharded (FSDP2) over two
+ranks, at once and killed and resumed on one. The table has the largest difference of a final weight from the run at
+once, in fp32.
 """
 
 from __future__ import annotations
@@ -50,26 +51,43 @@ WAYS: Mapping[str, tuple[int, int, int, tuple[str, ...]]] = {
     "2 ranks of 16 and 15": (31, 1, 2, ()),
     "padded": (32, 1, 1, ("--skip-pass", "pack_tokens")),
     "2 ranks, resumed on 1": (32, 1, 2, ()),
+    "FSDP2 x 2": (32, 1, 2, ()),
+    "FSDP2 x 2, resumed on 1": (32, 1, 2, ()),
 }
 """Batch, micro-batches, ranks and options of each way. Uneven ranks have 31 rows a step; so has their reference."""
 
 
-def command(spec: Path, out: Path, ranks: int, options: tuple[str, ...]) -> list[str]:
+SHARDED = """distributed_type: FSDP
+num_processes: 2
+main_process_port: 0
+use_cpu: true
+fsdp_config: {fsdp_version: 2, fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP}
+"""
+"""The configuration of accelerate that shards."""
+
+
+def command(spec: Path, out: Path, ranks: int, options: tuple[str, ...], *, sharded: bool = False) -> list[str]:
     """`brewgraph run` on so many ranks."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+    if sharded and ranks > 1:
+        (out.parent / "fsdp2.yaml").write_text(SHARDED, encoding="utf-8")
+        launch = ["-m", "accelerate.commands.launch", "--config_file", str(out.parent / "fsdp2.yaml")]
     return [sys.executable, *launch, "-m", "brewgraph", "run", str(spec), "--out", str(out), *options]
 
 
 def run(folder: Path, unit: str, way: str, batch: int) -> dict[str, Tensor]:
     """The weights that a way of training ends with."""
     _, accumulate, ranks, options = WAYS[way]
+    sharded = way.startswith("FSDP2")
     out = folder / f"{unit}-{way}-{batch}".replace(" ", "")
     spec = out.with_suffix(".brew")
     text = SPEC.format(batch=batch, accumulate=accumulate, loss=LOSSES[unit], steps=STEPS)
     spec.write_text(text, encoding="utf-8")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     if "resumed" in way:
-        first = subprocess.Popen(command(spec, out, ranks, options), env=environment, stdout=subprocess.DEVNULL)
+        first = subprocess.Popen(
+            command(spec, out, ranks, options, sharded=sharded), env=environment, stdout=subprocess.DEVNULL
+        )
         while first.poll() is None and not list((out / "checkpoints").glob("step-*/complete.json")):
             time.sleep(0.001)
         if first.poll() is None:
@@ -77,9 +95,12 @@ def run(folder: Path, unit: str, way: str, batch: int) -> dict[str, Tensor]:
                 process.kill()
         first.wait()
         ranks = 1
-    done = subprocess.run(command(spec, out, ranks, options), env=environment, capture_output=True, text=True)
+    whole = command(spec, out, ranks, options, sharded=sharded)
+    done = subprocess.run(whole, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
+    if sharded and ranks > 1 and "are sharded over 2 ranks" not in done.stdout + done.stderr:
+        raise RuntimeError(f"{way}: nothing was sharded")
     if "resumed" in way and "resumed at step" not in done.stdout + done.stderr:
         raise RuntimeError(f"{way}: the run was over before it was killed")
     return load_file(out / "student" / "model.safetensors")

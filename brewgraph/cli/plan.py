@@ -16,6 +16,7 @@ def command(
     set: Set = None,
     skip_pass: SkipPass = None,
     cost: Annotated[bool, typer.Option(help="Count FLOPs and bytes per batch, without allocating memory.")] = True,
+    ranks: Annotated[int, typer.Option(min=1, help="Memory of one of so many ranks that shard with FSDP2.")] = 1,
     format: Format = "text",
 ) -> None:
     """Show what a run will do: models, the full loss, forwards, costs, savings, projections, settings."""
@@ -25,7 +26,7 @@ def command(
     checked = check_spec(spec, set)
     from brewgraph.inspect.plan_of import plan_of
 
-    plan = plan_of(checked, cost=cost, skip=tuple(skip_pass or ()))
+    plan = plan_of(checked, cost=cost, skip=tuple(skip_pass or ()), ranks=ranks)
     if format == "json":
         print(json.dumps({"hash": checked.spec_hash, **asdict(plan)}, indent=2, ensure_ascii=False, default=str))
     else:

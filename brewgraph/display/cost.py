@@ -46,7 +46,8 @@ class DeviceMemory:
     """Bytes on one device in a stage, `device` being empty where the student runs: the weights of each model, without
     buffers, of those whose number is known; gradients and what the optimizer keeps per parameter of student and
     projections; the most activations of any of the stage's batches (None: not counted or not known). `unknown` are
-    models of which nothing is known before they are built.
+    models of which nothing is known before they are built. Over `ranks` that shard, the bytes are those of one of them,
+    and `gathered` those of student and projections as a whole, which it holds for an evaluation and a checkpoint.
     """
 
     device: str
@@ -55,11 +56,14 @@ class DeviceMemory:
     optimizer: int
     activations: int | None
     unknown: tuple[str, ...] = ()
+    gathered: int = 0
+    ranks: int = 1
 
     @property
     def total(self) -> int:
         """All that is known."""
-        return sum(size for _, size in self.weights) + self.gradients + self.optimizer + (self.activations or 0)
+        weights = sum(size for _, size in self.weights) + self.gathered
+        return weights + self.gradients + self.optimizer + (self.activations or 0)
 
 
 def flops(number: int) -> str:

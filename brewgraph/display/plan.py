@@ -436,11 +436,14 @@ def _memory(memory: DeviceMemory) -> tuple[str, str]:
     sizes = [size for _, size in memory.weights]
     names = [f"{name} {megabytes(size)}" if sizes[1:] else name for name, size in memory.weights]
     parts = [f"weights {megabytes(sum(sizes))} ({', '.join(names)})"] if names else []
-    kinds = (("gradients", memory.gradients), ("optimizer", memory.optimizer), ("activations", memory.activations))
+    kinds = [("gradients", memory.gradients), ("optimizer", memory.optimizer), ("activations", memory.activations)]
+    kinds += [("gathered at most", memory.gathered)]
     parts += [f"{kind} {megabytes(size)}" for kind, size in kinds if size]
     parts += ["activations not counted"] if memory.activations is None else []
     parts += [f"{name} is not known before it is built" for name in memory.unknown]
-    return memory.device or "student's device", f"{megabytes(memory.total)}: {', '.join(parts)}"
+    each = f", each of {memory.ranks} ranks" if memory.ranks > 1 else ""
+    device = memory.device or "student's device"
+    return f"{device}{each}", f"{megabytes(memory.total)}: {', '.join(parts)}"
 
 
 def _settings(stage: StagePlan) -> list[tuple[str, str]]:

@@ -40,8 +40,10 @@ from brewgraph.runtime.count_cost import count_step, example_batch
 from brewgraph.training.work import parameters_at
 
 
-def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) -> Plan:
-    """The plan; costs take a second or two for a large model. `skip` names passes to leave out. Raises `UsageError`."""
+def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = (), ranks: int = 1) -> Plan:
+    """The plan; costs take a second or two for a large model. `skip` names passes to leave out; memory is that of one
+    of so many `ranks` that shard (FSDP2). Raises `UsageError`.
+    """
     check_names(skip)
     recipe, graphs = checked.recipe, checked.graphs
     forwards = {name: plan_forwards(graph, skip) for name, graph in graphs.items()}
@@ -63,7 +65,7 @@ def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) 
         parts=tuple(parts) if graphs else None,
         projections=_projections(graphs.values()) if graphs else None,
         stages=tuple(
-            _stage(checked, stage, data, counted, [m for m in recipe.models if m not in idle])
+            _stage(checked, stage, data, counted, [m for m in recipe.models if m not in idle], ranks)
             for stage in recipe.stages
         ),
     )
@@ -211,6 +213,7 @@ def _stage(
     data: Mapping[str, DataPlan],
     counted: Mapping[tuple[str, str], Cost | str],
     used: Collection[str],
+    ranks: int,
 ) -> StagePlan:
     draws = ""
     if stage.sample is not None and len(stage.tasks) > 1:
@@ -224,6 +227,8 @@ def _stage(
     trainable = _trainable(checked, stage)
     costs = [cost for (name, _), cost in counted.items() if name == stage.name]
     memory = _memory(checked, stage, trainable, costs, used) if trainable is not None else ()
+    if ranks > 1:
+        memory = tuple(_of_one_rank(checked, stage, x, ranks) for x in memory)
     return StagePlan(stage.name, settings, _steps(stage, data), draws, frozen, trainable, memory)
 
 
@@ -253,6 +258,31 @@ def _memory(
             )
         )
     return tuple(memories)
+
+
+def _of_one_rank(checked: Checked, stage: Stage, memory: DeviceMemory, ranks: int) -> DeviceMemory:
+    """The memory of one of the ranks that shard student, projections, averages, and frozen teachers if the stage says
+    so. Each has an equal part of the batch.
+    """
+    activations = None if memory.activations is None else -(-memory.activations // ranks)
+    if memory.device:
+        return replace(memory, activations=activations, ranks=ranks)
+    sources = {model.name: model.source for model in checked.recipe.teachers}
+    trained = {name for name, _ in memory.weights} - sources.keys()
+    whole = {
+        name
+        for name, source in sources.items()
+        if source.quantization is not None or not (source.averaged is not None or stage.train.shard_teachers)
+    }
+    return replace(
+        memory,
+        weights=tuple((name, size if name in whole else -(-size // ranks)) for name, size in memory.weights),
+        gradients=-(-memory.gradients // ranks),
+        optimizer=-(-memory.optimizer // ranks),
+        activations=activations,
+        gathered=sum(size for name, size in memory.weights if name in trained),
+        ranks=ranks,
+    )
 
 
 def _weights(checked: Checked, model: ModelDeclaration) -> int | None:

@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 
 import transformers
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -224,7 +225,11 @@ def may_draw(model: nn.Module) -> bool:
 
 
 def can_end_early(model: nn.Module) -> bool:
-    """Whether a hook may end a forward early: not if the model is compiled, or recomputed in the backward pass."""
+    """Whether a hook may end a forward early: not if the model is compiled, recomputed in the backward pass, or sharded
+    over ranks, where what follows a forward must run.
+    """
+    if any(isinstance(module, FSDPModule) for module in model.modules()):
+        return False
     recomputed = model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     return not recomputed and not hasattr(model, "_orig_mod")
 

@@ -31,7 +31,7 @@ from brewgraph.models.capture.recompute import recompute_layers
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.shapes import Reach, accepted, positions
 from brewgraph.models.heads import trunk_of
-from brewgraph.models.standby import awake, changes_format
+from brewgraph.models.standby import awake, changes_format, stands_by
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.features import Feature
@@ -118,7 +118,8 @@ class Distiller(nn.Module):
         """The progress of training, k/N, for schedules of weights. A loop of your own sets it before each step."""
         self.horizon = Horizon()
         """The steps of training and of an epoch, for schedules that count steps or epochs."""
-        self._teachers = tuple(model for name, model in models.items() if name != student)
+        self._named_teachers = {name: model for name, model in models.items() if name != student}
+        self._teachers = tuple(self._named_teachers.values())
         places = dict(places or {})
         self._places = {id(models[name]): place for name, place in places.items()}
         self._before = [
@@ -242,15 +243,22 @@ class Distiller(nn.Module):
         not look for them. None where that depends on a draw or a batch: layers left out at random, experts chosen by a
         router.
         """
-        configs = (getattr(module, "config", None) for module in self.student.modules())
-        active = (k for config in configs if config is not None for k, x in vars(config).items() if x and k[0] != "_")
         goal = all_reached(self.programs[task].graph)
-        if any("layerdrop" in name or "expert" in name for name in active) or (
-            self._reach.parameters(goal.features) is None
-        ):
+        if self.draws_reach() or self._reach.parameters(goal.features) is None:
             return None
         live = {id(p) for p in self.parameters_of(goal).values()}
         return [p for p in self.parameters() if p.requires_grad and id(p) not in live]
+
+    def draws_reach(self) -> tuple[str, ...]:
+        """The settings of the student's configuration by which a draw or a batch decides what a step reaches."""
+        configs = (getattr(module, "config", None) for module in self.student.modules())
+        active = (k for config in configs if config is not None for k, x in vars(config).items() if x and k[0] != "_")
+        return tuple(dict.fromkeys(name for name in active if "layerdrop" in name or "expert" in name))
+
+    def forget_parameters(self) -> None:
+        """Look parameters up anew: after the modules got others of the same names."""
+        for program in self.programs.values():
+            program.forget_parameters()
 
     def _task(self, task: str | None) -> str:
         if task is None and len(self.programs) == 1:
@@ -318,6 +326,19 @@ class Distiller(nn.Module):
         for average in self._averages.values():
             average.update(self.student)
 
+    @property
+    def averages(self) -> tuple[nn.Module, ...]:
+        """The modules of the teachers that follow the student."""
+        return tuple(average.module for average in self._averages.values())
+
+    def shardable_teachers(self) -> tuple[list[nn.Module], tuple[str, ...]]:
+        """The frozen teachers that may be sharded over ranks, and the names of those that may not: they have a device
+        of their own, are quantized, have a parameter without an axis, or wait for their weights.
+        """
+        frozen = {name: x for name, x in self._named_teachers.items() if name not in self._averages}
+        whole = tuple(name for name, model in frozen.items() if id(model) in self._places or not _is_plain(model))
+        return [model for name, model in frozen.items() if name not in whole], whole
+
     def extra_state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the module: the averages of the student."""
         return {name: average.state() for name, average in self._averages.items()}
@@ -352,6 +373,11 @@ class Distiller(nn.Module):
                 module.training = training
             for parameter, requires_grad in parameters:
                 parameter.requires_grad_(requires_grad)
+
+
+def _is_plain(model: nn.Module) -> bool:
+    """Whether all weights of a model are there, as numbers along at least one axis."""
+    return not stands_by(model) and all(p.is_floating_point() and p.ndim for p in model.parameters())
 
 
 def _without_moving(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

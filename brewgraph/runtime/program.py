@@ -239,6 +239,10 @@ class Program:
 
     # ── what runs when ───────────────────────────────────────────────────────────────────────────────────────────────
 
+    def forget_parameters(self) -> None:
+        """List anew what runs: the listings name parameters."""
+        self._listings.clear()
+
     def _list(self, dead: tuple[str, ...], held: tuple[str, ...] = ()) -> Listing:
         """What runs while these products are zero and these values are read from disk; listed once for each set."""
         graph = self.graph

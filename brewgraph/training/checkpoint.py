@@ -28,6 +28,7 @@ from brewgraph.models.tokenization import as_loaded
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.folder import RunFolder, display_path, replacing, verify, write_checksums
+from brewgraph.training.shards import gathered, scattered
 from brewgraph.training.state_files import read_state, write_state
 
 
@@ -168,8 +169,12 @@ def save_projections(distiller: Distiller, path: Path) -> None:
         save_file(state, path)
 
 
-def save_checkpoint(folder: RunFolder, state: State) -> None:
-    """Write a checkpoint to resume from."""
+def save_checkpoint(folder: RunFolder, state: State, *, main: bool = True) -> None:
+    """Write a checkpoint to resume from. All ranks call it, with student and projections whole; the main one writes."""
+    optimizer = gathered(state.optimizer.state_dict(), keep=main)
+    extra = gathered(dict(state.distiller.extra_state()), keep=main)
+    if not main:
+        return
     with folder.writing_checkpoint(state.step) as path:
         save_student(state.distiller.student, path / "student")
         save_projections(state.distiller, path / "projections.safetensors")
@@ -184,8 +189,8 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
             "carried": state.carried,
             # the state dict by name, beside the student, so that loading needs no model class
             "module": state.distiller.state_dict(),
-            "extra": dict(state.distiller.extra_state()),
-            "optimizer": state.optimizer.state_dict(),
+            "extra": extra,
+            "optimizer": optimizer,
             "schedule": state.schedule.state_dict(),
             "scaler": state.scaler.state_dict() if state.scaler is not None else None,
         }
@@ -200,15 +205,22 @@ class SavedState:
     content: dict[str, Any]
     stage: int
 
-    def load(self, state: State) -> None:
-        """Load it into a state of the same stage, strictly. Raises `RunError` if it is another training's."""
+    def load_weights(self, distiller: Distiller, identity: str) -> None:
+        """Load weights into the distiller of its stage, strictly, before they are sharded. Raises `RunError` if it is
+        another training's.
+        """
         content = self.content
         with _fitting(self.path):
-            if content["identity"] != state.identity:
+            if content["identity"] != identity:
                 raise ValueError(_OTHER_TRAINING)
-            state.distiller.load_state_dict(content["module"])
-            state.distiller.load_extra_state(content["extra"])
-            state.optimizer.load_state_dict(content["optimizer"])
+            distiller.load_state_dict(content["module"])
+            distiller.load_extra_state(content["extra"])
+
+    def load(self, state: State) -> None:
+        """Load everything else into a state of the same training."""
+        content = self.content
+        with _fitting(self.path):
+            state.optimizer.load_state_dict(scattered(content["optimizer"], state.optimizer))
             state.schedule.load_state_dict(content["schedule"])
             if state.scaler is not None:
                 state.scaler.load_state_dict(content["scaler"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,7 @@ from brewgraph.runtime.distiller import Distiller
 from brewgraph.runtime.instructions import first_tensor
 from brewgraph.runtime.program import NOT_INPUTS
 from brewgraph.training.metrics import make_metric
-from brewgraph.training.processes import own_share, this_process
+from brewgraph.training.processes import largest_of_ranks, own_share, this_process
 from brewgraph.training.work import Material, in_order
 
 _REFERENCE = ("labels", "index", "offsets", "null", "words", "first")
@@ -130,12 +131,15 @@ def _dev_batches(material: Material, *, whole: bool = False, by_length: bool = F
 
 
 @torch.no_grad()
-def losses_on_dev(distiller: Distiller, task: str, material: Material, accelerator: Accelerator) -> dict[str, float]:
+def losses_on_dev(
+    distiller: Distiller, task: str, material: Material, accelerator: Accelerator, *, in_step: bool = False
+) -> dict[str, float]:
     """The loss and its terms on the dev split in eval mode, as one batch of all its rows gives them, `loss` first.
 
     Every sum is divided by the units of the whole split, so that neither batches nor ranks change it. What compares the
     examples of a batch is the mean over batches of the spec's size. Weights are those of the stage's end, so that its
-    evaluations are comparable; a term whose weight is zero then is left out.
+    evaluations are comparable; a term whose weight is zero then is left out. With `in_step` all ranks run as many
+    forwards.
     """
     before, distiller.progress = distiller.progress, 1.0
     try:
@@ -146,14 +150,16 @@ def losses_on_dev(distiller: Distiller, task: str, material: Material, accelerat
             output = distiller(batch, counts, task)
             return {LOSS: output.loss, **output.terms}
 
-        sums = _sums_on_dev(distiller, task, material, accelerator, losses)
+        sums = _sums_on_dev(distiller, task, material, accelerator, losses, in_step=in_step)
         return {name: float(value) for name, value in sums.items()}
     finally:
         distiller.progress = before
 
 
 @torch.no_grad()
-def report_on_dev(distiller: Distiller, task: str, material: Material, accelerator: Accelerator) -> dict[str, float]:
+def report_on_dev(
+    distiller: Distiller, task: str, material: Material, accelerator: Accelerator, *, in_step: bool = False
+) -> dict[str, float]:
     """The reported values beside the loss's terms on the dev split in eval mode: means over batches, weighted by rows.
 
     A task that reads several data sets has no such values: there are no dev batches of all of them.
@@ -166,7 +172,7 @@ def report_on_dev(distiller: Distiller, task: str, material: Material, accelerat
         reported = {name: value.float() * len(first) for name, value in distiller.report(batch, task).items()}
         return {**reported, "": torch.tensor(len(first), device=first.device)}
 
-    sums = _sums_on_dev(distiller, task, material, accelerator, values)
+    sums = _sums_on_dev(distiller, task, material, accelerator, values, in_step=in_step)
     rows = sums.pop("")
     return {name: float(value / rows) for name, value in sums.items()}
 
@@ -177,6 +183,8 @@ def _sums_on_dev(
     material: Material,
     accelerator: Accelerator,
     values_of: Callable[[Any], Mapping[str, Tensor]],
+    *,
+    in_step: bool = False,
 ) -> dict[str, Tensor]:
     """The values of all dev batches in eval mode, added up in double precision over batches and ranks."""
     sums: dict[str, Tensor] = {}
@@ -186,9 +194,22 @@ def _sums_on_dev(
     shared = world > 1 and not isinstance(material.dev, ReadyBatches) and len(material.dev or ()) >= world
     shared &= not distiller.compares_examples(task)
     with evaluating(distiller):
-        for batch in _dev_batches(material, whole=not shared):
+        batches = _dev_batches(material, whole=not shared)
+        for batch, counts in _in_step(batches) if shared and in_step else zip(batches, repeat(True), strict=False):
             with accelerator.autocast():
                 values = values_of(send_to_device(batch, accelerator.device))
-            for name, value in values.items():
+            for name, value in values.items() if counts else ():
                 sums[name] = sums.get(name, 0.0) + value.detach().double()
     return cast(dict[str, Tensor], reduce(sums, "sum")) if shared else sums
+
+
+def _in_step(batches: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
+    """The batches of this rank, each with True, then its last one with False until all ranks have had theirs: a sharded
+    teacher runs on all ranks or on none. Every rank has a batch.
+    """
+    batch = next(batches)
+    counts = True
+    while largest_of_ranks(int(counts)):
+        yield batch, counts
+        following = next(batches, None)
+        batch, counts = (batch, False) if following is None else (following, True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from brewgraph.training.processes import (
     without_effect,
 )
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.shards import Shards, sharding
 from brewgraph.training.signals import INTERRUPTIONS, Signals, caught_signals
 from brewgraph.training.work import Placed, StageWork, frozen, micro_batches, place_stage, unreached_frozen
 
@@ -134,7 +135,10 @@ class _Training:
             accelerator.free_memory()
 
     def _stage(self, placed: Placed, distiller: Distiller, accelerator: Accelerator) -> Outcome:
-        state = self._state(placed, distiller, accelerator)
+        shards = self._shards(placed, distiller, accelerator)
+        identity = self._load_weights(distiller, accelerator)
+        wrapped, unreached = self._wrapped(placed, distiller, accelerator, shards)
+        state = self._state(placed, distiller, accelerator, identity)
         fresh = self.saved is None
         if self.saved is not None:
             self.saved.load(state)
@@ -142,13 +146,8 @@ class _Training:
             self.reporter.say(f"resumed at step {state.step}{where}")
             self.saved = None
         board = self._open_board(state, accelerator)
-        others = {task: distiller.unreached_by(task) for task in placed.work.materials}
-        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=None in others.values())
-        unreached = {task: found for task, found in others.items() if found and accelerator.num_processes > 1}
-        gather = placed.work.settings.normalise != "micro"
-        wrapped = accelerator.prepare_model(Whole(distiller, gather, unreached))
         state.optimizer = accelerator.prepare_optimizer(state.optimizer)
-        run = StageRun(self, placed, state, wrapped, board, accelerator, unreached)
+        run = StageRun(self, placed, state, wrapped, board, accelerator, unreached, shards)
         if not fresh:
             run.saved = run.place
         if fresh and placed.index and self.folder is not None:
@@ -158,28 +157,65 @@ class _Training:
         title = f"{self.name}: {placed.work.name}" if placed.work.name else self.name
         for note in without_effect(placed.work.settings, accelerator.device):
             self.reporter.say(note)
+        if shards is not None:
+            self.reporter.say(shards.note)
         self.reporter.begin(title, placed.length.steps, state.stage_step)
         distiller.train()
         finished = run.run(self.stop_after)
+        if shards is not None:
+            shards.end()
         for cache, (written, read, left_out) in distiller.cached().items():
             full = f"; {left_out:,} computed and not written: the limit is reached" if left_out else ""
             self.reporter.say(f"cache {cache}: {written:,} examples computed and written, {read:,} read{full}")
         self.step, self.carried = state.step, {**state.carried, **_projections(distiller)}
         return Outcome(distiller, run.scores, state.step, finished)
 
-    def _state(self, placed: Placed, distiller: Distiller, accelerator: Accelerator) -> State:
-        """The state at the beginning of a stage: the student as it is, with a new optimizer and schedule."""
-        settings, length = placed.work.settings, placed.length
+    def _shards(self, placed: Placed, distiller: Distiller, accelerator: Accelerator) -> Shards | None:
+        """What shards the models of a stage, if the processes were launched for it. Teachers are sharded at once,
+        before they are moved to a device that may be too small for them.
+        """
+        world = accelerator.num_processes
+        if (how := sharding(world)) is None:
+            return None
+        return Shards(how, distiller, placed.work.settings, accelerator.device, world)
+
+    def _load_weights(self, distiller: Distiller, accelerator: Accelerator) -> str:
+        """Put the distiller on its device, with the weights of earlier stages or of the checkpoint; the identity of the
+        training.
+        """
         distiller.to(accelerator.device)
-        distiller.horizon = Horizon(length.steps, length.per_epoch)
         own = distiller.projections.state_dict()
         with torch.no_grad():
             for key, value in self.carried.items():
                 if key in own and own[key].shape == value.shape:
                     own[key].copy_(value)
+        identity = digest(distiller.identity, *(stage.fingerprint() for stage in self.placed))
+        if self.saved is not None:
+            self.saved.load_weights(distiller, identity)
+        return identity
+
+    def _wrapped(
+        self, placed: Placed, distiller: Distiller, accelerator: Accelerator, shards: Shards | None
+    ) -> tuple[nn.Module, Mapping[str, Sequence[nn.Parameter]]]:
+        """The distiller as the ranks train it, sharded or as accelerate prepares it; and by task the parameters that
+        have to get a gradient of zero there.
+        """
+        gather = placed.work.settings.normalise != "micro"
+        if shards is not None:
+            whole = Whole(distiller, gather, {})
+            shards.shard(whole)
+            return whole, {}
+        others = {task: distiller.unreached_by(task) for task in placed.work.materials}
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=None in others.values())
+        unreached = {task: found for task, found in others.items() if found and accelerator.num_processes > 1}
+        return accelerator.prepare_model(Whole(distiller, gather, unreached)), unreached
+
+    def _state(self, placed: Placed, distiller: Distiller, accelerator: Accelerator, identity: str) -> State:
+        """The state at the beginning of a stage: the student as it is, with a new optimizer and schedule."""
+        settings, length = placed.work.settings, placed.length
+        distiller.horizon = Horizon(length.steps, length.per_epoch)
         optimizer = build_optimizer(distiller, settings, distiller.optimizer_options())
         schedule = build_schedule(optimizer, settings, length.steps, length.per_epoch)
-        identity = digest(distiller.identity, *(stage.fingerprint() for stage in self.placed))
         state = State(identity, distiller, optimizer, schedule, accelerator.scaler, self.step, placed.index)
         state.carried = self.carried
         return state
@@ -222,8 +258,8 @@ class Whole(nn.Module):
 
 
 class StageRun:
-    """One stage on one rank. `wrapped` is the distiller as accelerate has prepared it; `unreached` are the parameters
-    that no step of a task reaches, which several ranks give a gradient of zero.
+    """One stage on one rank. `wrapped` is the distiller as accelerate has prepared it, or as `shards` sharded it;
+    `unreached` are the parameters that no step of a task reaches, which several ranks give a gradient of zero.
     """
 
     def __init__(
@@ -235,6 +271,7 @@ class StageRun:
         board: Board,
         accelerator: Accelerator,
         unreached: Mapping[str, Sequence[nn.Parameter]],
+        shards: Shards | None = None,
     ):
         self.student, self.folder, self.reporter = training.student, training.folder, training.reporter
         self.signals, self.is_last = training.signals, placed is training.placed[-1]
@@ -244,7 +281,7 @@ class StageRun:
         self.work, self.settings, self.length = placed.work, placed.work.settings, placed.length
         self.distiller = state.distiller
         self.main, self.world = accelerator.is_main_process, accelerator.num_processes
-        self.device = accelerator.device
+        self.device, self.shards = accelerator.device, shards
         self.keeper = Keeper(training.folder, placed.index)
         clipped = self.distiller if self.settings.clip_projections else self.distiller.student
         self.clipped = [p for p in clipped.parameters() if p.requires_grad]
@@ -283,6 +320,8 @@ class StageRun:
         if self.is_last and self.folder is not None:
             self.save()  # so that what follows the training, if it is interrupted, does not repeat it
         if settings.load_best_model_at_end:
+            if self.shards is not None:
+                self.shards.end()
             self.accelerator.wait_for_everyone()
             self.keeper.give_back(self.distiller, state.progress)
             self.scores = dict(state.progress.scores) or self.scores
@@ -327,11 +366,15 @@ class StageRun:
             share = 1 / (len(batches) * self.world)
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
-            with nullcontext() if last else accelerator.no_sync(self.wrapped):
+            if self.shards is not None:
+                self.shards.synchronise(last)
+            with nullcontext() if last or self.shards is not None else accelerator.no_sync(self.wrapped):
                 with accelerator.autocast():
                     output = self.wrapped(batch, counts, task)
                 # ranks average their gradients, but each holds a share of one sum
                 accelerator.backward(output["loss"] * (self.world * share))
+            if self.shards is not None:
+                self.shards.free()
             state.sums.add(task, {name: term.detach() * share for name, term in output.items()})
         # parameters that this step did not reach have no gradient (not zero), so their weights and running means stay
         for parameter in self.unreached.get(task, ()):
@@ -422,7 +465,7 @@ class StageRun:
         """The values reported beside the terms on the batches of this step: means over batches and ranks."""
         values: list[Mapping[str, Tensor]] = []
         for batch in batches:
-            with self.accelerator.autocast():
+            with self._whole(), self.accelerator.autocast():
                 values.append(self.distiller.report(batch, task, gather=self.settings.normalise != "micro"))
         busy = torch.tensor([not is_idle(first_part(batch)) for batch in batches], device=self.device)
         sums = {
@@ -457,7 +500,7 @@ class StageRun:
         A signal breaks the evaluation off, and a resumed run begins with it. Several ranks finish it first.
         """
         try:
-            with self.signals.at_once() if self.world == 1 else nullcontext():
+            with self._whole(), self.signals.at_once() if self.world == 1 else nullcontext():
                 values_of = self._values()
         except INTERRUPTIONS:
             if self.signals.deferring:
@@ -486,13 +529,14 @@ class StageRun:
         metric, values_of = self.settings.metric_for_best_model, {}
         for task, material in self.work.materials.items():
             values: dict[str, float] = {}
+            in_step = self.shards is not None and self.shards.in_step
             if self.settings.report:
-                values |= report_on_dev(self.distiller, task, material, self.accelerator)
+                values |= report_on_dev(self.distiller, task, material, self.accelerator, in_step=in_step)
             scored = is_scored(self.distiller.student, material)
             if scored:
                 values |= score(self.distiller.student, self.student, material)
             if material.has_losses and (not scored or metric == full_name(task, LOSS) or metric == LOSS):
-                values |= losses_on_dev(self.distiller, task, material, self.accelerator)
+                values |= losses_on_dev(self.distiller, task, material, self.accelerator, in_step=in_step)
             if values:
                 values_of[task] = values
         return values_of
@@ -516,9 +560,14 @@ class StageRun:
     def _keep(self) -> None:
         if not self.settings.load_best_model_at_end:
             return
-        if self.folder is None or self.main:
-            self.keeper.keep(self.distiller, self.state.step)
+        with self._whole():
+            if self.folder is None or self.main:
+                self.keeper.keep(self.distiller, self.state.step)
         self.accelerator.wait_for_everyone()
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """A context in which student and projections are plain modules with all of their parameters."""
+        return nullcontext() if self.shards is None else self.shards.whole()
 
     @property
     def place(self) -> tuple[int, bool]:
@@ -532,8 +581,9 @@ class StageRun:
             return
         mine = self.state.sums
         self.state.sums = Sums(mine.gathered(self.accelerator), mine.steps, mine.seen)
+        with self._whole():
+            save_checkpoint(self.folder, self.state, main=self.main)
         if self.main:
-            save_checkpoint(self.folder, self.state)
             self.folder.rotate(self.settings.save_total_limit, self.state.step)
         self.state.sums = mine
         self.accelerator.wait_for_everyone()

@@ -10,27 +10,41 @@ import datasets
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import (
-    DistributedType,
-    GradientAccumulationPlugin,
-    parse_flag_from_env,
-)
+from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env, patch_environment
 from torch import distributed
 
 from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import COMPILED, Train
 from brewgraph.runtime.ranks import cpu_group
+from brewgraph.training.shards import sharding
 
 T = TypeVar("T")
 
 
 def this_process() -> PartialState:
-    """Rank and world size of this process; the first call connects the processes."""
+    """Rank and world size of this process; the first call connects the processes. Raises `RunError` if they were
+    launched for an engine that is not supported.
+    """
+    if not PartialState._shared_state:
+        _demand_supported_launch()
     # on a machine without an accelerator, accelerate connects processes only if told to use the CPU; otherwise each
     # would train alone, all into one folder
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or (several and not torch.accelerator.is_available())
     return PartialState(cpu=cpu)
+
+
+def _demand_supported_launch() -> None:
+    for flag, engine in (("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM")):
+        if parse_flag_from_env(flag):
+            raise RunError(
+                f"{engine} is not supported: shard with FSDP2, `distributed_type: FSDP` and `fsdp_config: "
+                "{fsdp_version: 2, fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP}` in the file of `accelerate launch`"
+            )
+    sharding(int(os.environ.get("WORLD_SIZE", "1")))
+    # every rank needs its own copy of the weights before it keeps its share of them
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
 def on_main_process(action: Callable[[], T]) -> T | None:
@@ -60,10 +74,8 @@ def own_share(rows: datasets.Dataset) -> datasets.Dataset:
 
 
 def make_accelerator(settings: Train) -> Accelerator:
-    """Devices, ranks and precision, as the machine and `accelerate launch` give them.
-
-    Raises `RunError` if parameters would be sharded over ranks, which checkpoints do not support, or if the device
-    lacks the precision.
+    """Devices, ranks and precision, as the machine and `accelerate launch` give them. Parameters are sharded by
+    `training.shards`, not by accelerate. Raises `RunError` if the device lacks the precision.
     """
     this_process()
     precision = "no" if settings.precision == "fp32" else settings.precision
@@ -71,28 +83,27 @@ def make_accelerator(settings: Train) -> Accelerator:
         # accelerate keeps one precision per process and refuses a second, which another stage may have
         AcceleratorState._reset_state()
     try:
-        accelerator = Accelerator(
-            mixed_precision=precision,
-            # the loss is divided here: a setting of `accelerate launch` must not divide it again
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
-        )
+        with patch_environment(ACCELERATE_USE_FSDP="false"):
+            return Accelerator(
+                mixed_precision=precision,
+                # the loss is divided here: a setting of `accelerate launch` must not divide it again
+                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
+            )
     except ValueError as error:
         if f"{precision} mixed precision" not in str(error):
             raise
         place = this_process().device.type
         message = f"this machine's `{place}` cannot compute with `precision = {precision}`"
         raise RunError(f"{message}: choose another, or leave it out ({error})") from error
-    sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-    if accelerator.distributed_type in sharded:
-        kind = accelerator.distributed_type.value
-        raise RunError(
-            f"{kind} is not supported yet: launch with plain data parallelism (`accelerate launch --multi_gpu`)"
-        )
-    return accelerator
 
 
 def without_effect(settings: Train, device: torch.device) -> Iterator[str]:
-    """What there is to say of settings that do nothing on this device."""
+    """What there is to say of settings that do nothing on this device or for these processes."""
+    asked = parse_flag_from_env("ACCELERATE_USE_FSDP")
+    if asked and this_process().num_processes == 1:
+        yield "FSDP has no effect on one process: nothing is sharded"
+    if settings.shard_teachers and not asked:
+        yield "`shard_teachers = true` has no effect: accelerate's configuration has no `distributed_type: FSDP`"
     if device.type != "cpu":
         return
     if settings.precision == "fp16":

@@ -177,6 +177,24 @@ def test_memory_by_device() -> None:
 
 
 @pytest.mark.usefixtures("data")
+def test_memory_of_one_of_several_ranks() -> None:
+    """A quarter of what is sharded; the student is gathered as a whole, the teacher stays whole unless it is sharded."""
+
+    def memory(train: str, ranks: int) -> DeviceMemory:
+        (stage,) = plan_of(checked(f"loss = soft + sum(hidden)\ntrain {{ {train} }}"), ranks=ranks).stages
+        return stage.memory[0]
+
+    one, part = memory("steps = 2", 1), memory("steps = 2", 4)
+    (big, small, projections), parts = dict(one.weights).values(), dict(part.weights)
+    assert parts == {"big": big, "small": -(-small // 4), "projections": projections // 4}
+    assert (part.gradients, part.optimizer) == (-(-one.gradients // 4), -(-one.optimizer // 4))
+    assert (part.gathered, part.activations) == (small + projections, -(-(one.activations or 0) // 4))
+    sharded = memory("steps = 2; shard_teachers = true", 4)
+    assert dict(sharded.weights)["big"] == -(-big // 4)
+    assert part.total - sharded.total == big - -(-big // 4)
+
+
+@pytest.mark.usefixtures("data")
 def test_what_is_not_known_says_why() -> None:
     """A module of Python code has no configuration; nothing is guessed."""
     of = checked('teacher own = python("pkg.mod:factory")\nloss = hard + mse(own.hidden[1] -> small.hidden[2])')

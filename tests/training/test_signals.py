@@ -162,11 +162,11 @@ def test_an_evaluation_is_broken_off_and_comes_first_afterwards(
     whole, lines = run(one(Student(), **changes), tmp_path / "whole")
     losses_on_dev, calls = loop.losses_on_dev, []
 
-    def interrupted(*arguments: Any) -> Any:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return losses_on_dev(*arguments)
+        return losses_on_dev(*arguments, **options)
 
     monkeypatch.setattr(loop, "losses_on_dev", interrupted)
     with pytest.raises(Terminated):

@@ -143,6 +143,9 @@ class Train(Settings):
     gradient_checkpointing: bool = Field(
         default=False, description="run the student's layers again in the backward pass: less memory, more time"
     )
+    shard_teachers: bool = Field(
+        default=False, description="shard frozen teachers over ranks too, where `accelerate launch` shards with FSDP2"
+    )
     compile: bool = Field(default=False, description=f"compile the layers of all models with torch.compile; {COMPILED}")
     accumulate: PositiveInt = Field(default=1, description="batches per optimizer step")
     max_grad_norm: PositiveFloat | None = Field(
