@@ -208,7 +208,7 @@ def _words_outside(spec: Spec) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", " ".join(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))))
 
 
-def _may_follow(diagnostic: Diagnostic, lost: Collection[str]) -> bool:
+def _may_follow(diagnostic: Diagnostic, lost: frozenset[str]) -> bool:
     """Whether a statement that did not parse, with these words, may be the cause of a diagnostic."""
     if diagnostic.code == "B101":
         return not lost.isdisjoint(re.findall(r"\w+", diagnostic.span.text))

@@ -60,6 +60,7 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
         "params",
         "convert",
         "new",
+        "lsp",
     ]
 
 
