@@ -20,9 +20,9 @@ _LINES = 12
 """The most lines of a statement that are shown."""
 _WHAT = {
     "param": "a param", "let": "a name for a value", "teacher": "a frozen model",
-    "student": "the model that is trained", "data": "a data set", "tap": "a module's output", "proj": "a projection", "cache": "a kept value", "head": "a head",
-    "equation": "an equation", "function": "a function", "parameter": "a parameter", "task": "a task",
-    "stage": "a part of training", "import": "an import",
+    "student": "the model that is trained", "data": "a data set", "tap": "a module's output", "proj": "a projection",
+    "cache": "a kept value", "head": "a head", "equation": "an equation", "function": "a function",
+    "parameter": "a parameter", "task": "a task", "stage": "a part of training", "import": "an import",
 }  # fmt: skip
 
 

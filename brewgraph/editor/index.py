@@ -179,10 +179,10 @@ class _Walk:
         self.use(s.name_span, self.index.symbol(s, "function", scope))
         parameters = {}
         for parameter in s.parameters:
+            if parameter.default is not None:  # which sees the parameters before it, and `T=T` an outer one
+                self.expression(parameter.default, scope, dict(parameters))
             parameters[parameter.name] = self.index.symbol(parameter, "parameter", scope)
             self.use(parameter.name_span, parameters[parameter.name])
-            if parameter.default is not None:
-                self.expression(parameter.default, scope, parameters)
         self.expression(s.value, scope, parameters)
 
     # ── expressions ──────────────────────────────────────────────────────────────────────────────────────────────────

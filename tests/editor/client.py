@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Client:
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         self.messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.diagnostics: dict[str, list[dict[str, Any]]] = {}
@@ -44,7 +45,6 @@ class Client:
         self.count = 0
         self.versions: dict[str, int] = {}
         threading.Thread(target=self._read, daemon=True).start()
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()  # type: ignore[union-attr]
 
     # ── the wire ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -112,10 +112,15 @@ class Client:
             try:
                 self.request("shutdown", None)
                 self.notify("exit", {})
-                return self.process.wait(20)
+                self.process.wait(20)
             except (EOFError, OSError, queue.Empty, subprocess.TimeoutExpired):
                 self.process.kill()
-        return self.process.wait()
+        code = self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            with suppress(OSError):
+                stream.close()
+        return code
 
     def uri(self, name: str) -> str:
         return name if ":" in name else (self.folder / name).resolve().as_uri()
