@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from brewgraph.checking.check import read
@@ -102,9 +103,14 @@ class Analysis:
     """What a text says by itself. If it has not `parsed` as a whole, the index lacks the statements at fault."""
 
     source: Source
-    index: Index
+    spec: t.Spec
     faults: tuple[Fault, ...]
     parsed: bool
+
+    @cached_property
+    def index(self) -> Index:
+        """The names of the text, made when first asked for: faults are published before."""
+        return index_of(self.spec, self.source)
 
 
 def analyse(source: Source, known: ParsedStatements | None = None) -> Analysis:
@@ -117,6 +123,6 @@ def analyse(source: Source, known: ParsedStatements | None = None) -> Analysis:
             place = Span(source, 0, len(source.text.partition("\n")[0]))
             deep = Diagnostic("B012", "its equations are nested too deeply", place, "split them into several")
             diagnostics = error.diagnostics if isinstance(error, SpecError) else (deep,)
-            return Analysis(source, index_of(spec, source), faults_of(diagnostics, None, source), False)
+            return Analysis(source, spec, faults_of(diagnostics, None, source), False)
         faults = faults_of(reading.collector.sorted(), reading.spec, source)
-        return Analysis(source, index_of(reading.spec, source), faults, not reading.parsed.failed)
+        return Analysis(source, reading.spec, faults, not reading.parsed.failed)

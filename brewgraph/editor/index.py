@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from brewgraph.diagnostics import Collector
 from brewgraph.recipe.evaluate.scope import IN_TEXT, Library, Scope, enter
@@ -100,7 +101,7 @@ class Index:
                 return self.symbol(statement, "import", scope)
         return None
 
-    @property
+    @cached_property
     def imports(self) -> list[t.Import]:
         return [s for s in self.spec.statements if isinstance(s, t.Import)]
 

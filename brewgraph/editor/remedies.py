@@ -82,7 +82,7 @@ def _statement(fault: Fault, analysis: Analysis) -> t.Statement | None:
     """The innermost statement around a fault."""
     around = [
         node
-        for node in analysis.index.spec.walk()
+        for node in analysis.spec.walk()
         if isinstance(node, t.Statement) and node.span.start <= fault.start and fault.end <= node.span.end
     ]
     return around[-1] if around else None

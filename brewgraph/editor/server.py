@@ -194,8 +194,7 @@ class Editor:
         document.facts = facts
         self.publish(document)
         if self.server.client_capabilities.workspace and self.server.client_capabilities.workspace.inlay_hint:
-            with suppress(Exception):  # a client that goes away in this moment needs no hints
-                await self.server.workspace_inlay_hint_refresh_async(None)
+            self.server.workspace_inlay_hint_refresh(None)  # whose answer nobody waits for
 
     async def settled(self, document: Document) -> Analysis:
         """The analysis of the newest text."""
@@ -362,7 +361,7 @@ def _outline(statements: Iterable[t.Statement], text: Text) -> list[lsp.Document
 
 def _file_at(analysis: Analysis, offset: int) -> Path | None:
     """The file that a string under the cursor names."""
-    for node in analysis.index.spec.walk():
+    for node in analysis.spec.walk():
         if not node.span.start <= offset <= node.span.end:
             continue
         name = node.target if isinstance(node, t.Import) else node.value if isinstance(node, t.String) else ""
@@ -491,7 +490,7 @@ def _add_names(server: LanguageServer, editor: Editor) -> None:
         if document is None:
             return []
         analysis = await editor.settled(document)
-        return _outline(analysis.index.spec.statements, Text(analysis.source.text, document.text.unit))
+        return _outline(analysis.spec.statements, Text(analysis.source.text, document.text.unit))
 
     @server.feature(
         lsp.TEXT_DOCUMENT_SEMANTIC_TOKENS_FULL, lsp.SemanticTokensLegend(token_types=TOKEN_TYPES, token_modifiers=[])

@@ -172,7 +172,7 @@ def test_rename_refuses_while_the_spec_is_broken(client: Client, text: str):
 def test_the_outline_is_the_statements(client: Client, text: str):
     """Each named statement, and the settings inside `train`."""
     symbols = client.ask("documentSymbol", NAME)
-    assert [x["name"] for x in symbols] == "T big small rows soft hard hidden loss train".split()
+    assert [x["name"] for x in symbols] == ["T", "big", "small", "rows", "soft", "hard", "hidden", "loss", "train"]
     assert [x["name"] for x in symbols[-1]["children"]] == ["steps"]
 
 

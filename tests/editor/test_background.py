@@ -1,0 +1,101 @@
+"""The worker: what is cancelled ends early, and an ended worker is started again."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from brewgraph.editor.background import Background
+from brewgraph.editor.worker import KINDS, Worker
+
+FAULTY = """\
+brew 1
+teacher big = hf("b")
+student tiny = hf("t")
+data d = glue("mnli")
+loss = ce(d.labels -> tinny.logits)
+"""
+
+
+def test_a_check_answers_with_its_faults(tmp_path: Path):
+    """The faults of a text, at their offsets, from a process that is started for it, and once more after it was
+    ended.
+    """
+
+    async def session() -> list[list[tuple[str, int]]]:
+        background, answers = Background(), []
+        try:
+            for _ in range(2):
+                answer = await background.ask("check", name=str(tmp_path / "s.brew"), text=FAULTY)
+                answers.append([(x["code"], x["start"]) for x in answer["faults"]])
+                background.close()
+                await background._process.wait()  # type: ignore[union-attr]
+            return answers
+        finally:
+            background.close()
+
+    assert asyncio.run(session()) == [[("B101", FAULTY.index("tinny"))]] * 2
+
+
+def test_a_worker_that_ends_answers_nothing(tmp_path: Path):
+    """Whoever waits for an answer gets None, and does not wait forever."""
+
+    async def session() -> object:
+        background = Background()
+        asked = asyncio.create_task(background.ask("check", name=str(tmp_path / "s.brew"), text=FAULTY))
+        while background._process is None:
+            await asyncio.sleep(0.01)
+        background.close()
+        return await asyncio.wait_for(asked, 60)
+
+    assert asyncio.run(session()) is None
+
+
+def test_what_is_cancelled_ends_at_once(monkeypatch: pytest.MonkeyPatch):
+    """The running request is interrupted, a waiting one dropped, and the next is answered."""
+    begun = threading.Event()
+
+    def long(worker: Worker, request: dict[str, object]) -> object:
+        begun.set()
+        time.sleep(60)
+        return "never"
+
+    monkeypatch.setattr("brewgraph.editor.worker.KINDS", {**KINDS, "long": long, "short": lambda *_: "done"})
+    reading, writing = os.pipe()
+    answers = io.StringIO()
+
+    def ask(**message: object) -> None:
+        os.write(writing, (json.dumps(message) + "\n").encode())
+
+    with os.fdopen(reading, encoding="utf-8") as requests:
+        worker = Worker(requests, answers)
+        threading.Thread(target=worker._read, daemon=True).start()
+        threading.Thread(target=worker._write, daemon=True).start()
+        ask(id=1, kind="long")
+        ask(id=2, kind="short")
+        ask(id=3, kind="short")
+
+        def cancel() -> None:
+            begun.wait(30)
+            ask(cancel=2)
+            ask(cancel=1)
+
+        threading.Thread(target=cancel, daemon=True).start()
+        start = time.monotonic()
+        for _ in range(2):
+            worker._next()
+        assert time.monotonic() - start < 30
+        monkeypatch.setattr("os._exit", lambda code: None)
+        os.close(writing)
+        end = time.monotonic() + 10
+        while answers.getvalue().count("\n") < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+    said = {x["id"]: x.get("result", "cancelled") for x in map(json.loads, answers.getvalue().splitlines())}
+    assert said == {1: "cancelled", 2: "cancelled", 3: "done"}
