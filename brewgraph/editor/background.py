@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 _LONGEST_ANSWER = 1 << 26
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 """Seconds that a cancelled request may take to end, before its process is ended."""
 
 

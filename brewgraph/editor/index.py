@@ -178,7 +178,7 @@ class _Walk:
 
     def _function(self, s: t.Function, scope: Scope) -> None:
         self.use(s.name_span, self.index.symbol(s, "function", scope))
-        parameters = {}
+        parameters: dict[str, Symbol] = {}
         for parameter in s.parameters:
             if parameter.default is not None:  # which sees the parameters before it, and `T=T` an outer one
                 self.expression(parameter.default, scope, dict(parameters))

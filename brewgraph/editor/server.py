@@ -60,6 +60,8 @@ class Document:
     text: Text
     version: int | None = None
     known: ParsedStatements = field(default_factory=ParsedStatements)
+    tried: ParsedStatements = field(default_factory=ParsedStatements)
+    """The statements of the last text that an edit would make."""
     analysis: Analysis | None = None
     good: Analysis | None = None
     facts: SpecFacts = field(default_factory=SpecFacts)
@@ -480,7 +482,12 @@ def _add_names(server: LanguageServer, editor: Editor) -> None:
             raise JsonRpcInvalidParams("there is no name here to rename")
         document, analysis, use = used
         again = partial(_again, document)
-        places = _refusing(lambda: rename(renamable(use, analysis), params.new_name, analysis, again))
+        symbol = _refusing(lambda: renamable(use, analysis))
+        loop = asyncio.get_running_loop()
+        try:
+            places = await loop.run_in_executor(editor.pool, rename, symbol, params.new_name, analysis, again)
+        except UsageError as error:
+            raise JsonRpcInvalidParams(str(error)) from error
         edits = [lsp.TextEdit(_range(document.text, *place), params.new_name) for place in places]
         return lsp.WorkspaceEdit(changes={document.uri: edits})
 
@@ -510,8 +517,8 @@ def _add_names(server: LanguageServer, editor: Editor) -> None:
 
 
 def _again(document: Document, text: str) -> Analysis:
-    """Another text in a document's place, read anew."""
-    return analyse(Source(text, document.name))
+    """Another text in a document's place. Called in the thread that reads."""
+    return analyse(Source(text, document.name), document.tried)
 
 
 def _refusing(action: Callable[[], Any]) -> Any:

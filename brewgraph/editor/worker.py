@@ -13,6 +13,8 @@ import queue
 import signal
 import sys
 import threading
+import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any
@@ -54,12 +56,11 @@ class Worker:
                 self.changed.wait()
             request = self.waiting.popleft()
             self.running = request["id"]
-        loaded = len(sys.modules)
         try:
             answer = {"id": request["id"], "result": KINDS[request["kind"]](self, request)}
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             # what was interrupted while it was imported is half there: a new process takes over
-            answer = {"id": request["id"], "cancelled": True, "ends": len(sys.modules) != loaded}
+            answer = {"id": request["id"], "cancelled": True, "ends": _was_importing(interrupt)}
         except Exception as error:  # a fault of brewgraph or of a library must not end the session
             answer = {"id": request["id"], "error": f"{type(error).__name__}: {error}"}
         with self.changed:
@@ -74,13 +75,24 @@ class Worker:
                     self.waiting.append(request)
                     self.changed.notify()
                 elif request["cancel"] == self.running:
-                    _interrupt()
+                    threading.Thread(target=self._cancel, args=(self.running,), daemon=True).start()
                 else:
                     dropped = [x for x in self.waiting if x["id"] == request["cancel"]]
                     self.waiting = deque(x for x in self.waiting if x not in dropped)
                     for x in dropped:
                         self.written.put({"id": x["id"], "cancelled": True, "ends": False})
         os._exit(0)  # the server is gone
+
+    def _cancel(self, number: int) -> None:
+        """Interrupt a running request, but let what is being imported finish: the next request needs it, too."""
+        while True:
+            with self.changed:
+                if self.running != number:
+                    return
+                if not _is_importing():
+                    _interrupt()
+                    return
+            time.sleep(_STEP)
 
     def _write(self) -> None:
         while True:
@@ -132,6 +144,22 @@ class Worker:
 
 
 KINDS: Mapping[str, Callable[[Worker, Mapping[str, Any]], Any]] = {"check": Worker.check, "explain": Worker.explain}
+
+
+_STEP = 0.05
+"""Seconds between two looks at what is being imported."""
+
+
+def _is_importing() -> bool:
+    """Whether a module is being loaded."""
+    specs = (getattr(module, "__spec__", None) for module in list(sys.modules.values()))
+    return any(getattr(spec, "_initializing", False) for spec in specs)
+
+
+def _was_importing(interrupt: KeyboardInterrupt) -> bool:
+    """Whether an interrupt came while a module was loaded."""
+    frames = traceback.walk_tb(interrupt.__traceback__)
+    return any(frame.f_code.co_filename.startswith("<frozen importlib") for frame, _ in frames)
 
 
 def _interrupt() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -99,3 +100,34 @@ def test_what_is_cancelled_ends_at_once(monkeypatch: pytest.MonkeyPatch):
             time.sleep(0.01)
     said = {x["id"]: x.get("result", "cancelled") for x in map(json.loads, answers.getvalue().splitlines())}
     assert said == {1: "cancelled", 2: "cancelled", 3: "done"}
+
+
+def test_an_import_is_not_cut_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is being imported when a request is cancelled is loaded whole; the request ends after that, and the worker
+    goes on.
+    """
+    (tmp_path / "slow_to_load.py").write_text("import time\nBEGUN.set()\ntime.sleep(0.5)\nLOADED = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    begun = threading.Event()
+    monkeypatch.setattr("builtins.BEGUN", begun, raising=False)
+
+    def long(worker: Worker, request: dict[str, object]) -> object:
+        import slow_to_load  # noqa: F401
+
+        time.sleep(60)
+        return "never"
+
+    monkeypatch.setattr("brewgraph.editor.worker.KINDS", {"long": long})
+    worker = Worker(io.StringIO(), io.StringIO())
+    worker.waiting.append({"id": 1, "kind": "long"})
+
+    def cancel() -> None:
+        begun.wait(30)
+        worker._cancel(1)
+
+    threading.Thread(target=cancel, daemon=True).start()
+    start = time.monotonic()
+    worker._next()
+    assert worker.written.get() == {"id": 1, "cancelled": True, "ends": False}
+    assert (sys.modules["slow_to_load"].LOADED, time.monotonic() - start < 30) == (True, True)
+    del sys.modules["slow_to_load"]
