@@ -113,16 +113,20 @@ class Analysis:
         return index_of(self.spec, self.source)
 
 
+def nothing(source: Source, faults: tuple[Fault, ...] = ()) -> Analysis:
+    """A text of which nothing is known but faults."""
+    return Analysis(source, t.Spec((), span=Span(source, 0, len(source.text))), faults, False)
+
+
 def analyse(source: Source, known: ParsedStatements | None = None) -> Analysis:
     """Read a text up to its names and kinds. `known` holds the statements of its last version."""
     with no_collections():
         try:
             reading = read(source, {}, known)
         except (RecursionError, SpecError) as error:
-            spec = t.Spec((), span=Span(source, 0, len(source.text)))
             place = Span(source, 0, len(source.text.partition("\n")[0]))
             deep = Diagnostic("B012", "its equations are nested too deeply", place, "split them into several")
             diagnostics = error.diagnostics if isinstance(error, SpecError) else (deep,)
-            return Analysis(source, spec, faults_of(diagnostics, None, source), False)
+            return nothing(source, faults_of(diagnostics, None, source))
         faults = faults_of(reading.collector.sorted(), reading.spec, source)
         return Analysis(source, reading.spec, faults, not reading.parsed.failed)

@@ -25,7 +25,7 @@ from pygls.exceptions import JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
 
 from brewgraph.diagnostics import SourceFault, SpecError, UsageError
-from brewgraph.editor.analysis import Analysis, Fault, Spot, analyse
+from brewgraph.editor.analysis import Analysis, Fault, Spot, analyse, nothing
 from brewgraph.editor.background import Background
 from brewgraph.editor.completion import Completion, Known, complete
 from brewgraph.editor.context import context_at
@@ -70,6 +70,8 @@ class Document:
     """The faults of the last full check that reading alone does not find."""
     reading: asyncio.Task[None] | None = None
     checking: asyncio.Task[None] | None = None
+    costs: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+    """What was asked of names of the text of `analysis`."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     encoding: Fault | None = None
 
@@ -117,7 +119,7 @@ class Editor:
 
     def put(self, uri: str, text: str, number: int | None) -> None:
         """A new or changed text."""
-        unit = self.server.workspace.position_encoding.value
+        unit = lsp.PositionEncodingKind(self.server.workspace.position_encoding or "utf-16").value
         document = self.documents.get(uri)
         here = Text(_one_line_end(text), unit)
         if document is None:
@@ -128,9 +130,7 @@ class Editor:
 
     def refresh(self, document: Document) -> None:
         """Read a document again, and then check it."""
-        if document.checking is not None:
-            document.checking.cancel()
-            document.checking = None
+        self._stop_checking(document)
         document.changed.clear()
         if document.reading is None or document.reading.done():
             document.reading = asyncio.create_task(self._read(document))
@@ -138,10 +138,19 @@ class Editor:
     def close(self, uri: str) -> None:
         document = self.documents.pop(uri, None)
         if document is not None:
-            for task in (document.reading, document.checking):
-                if task is not None:
-                    task.cancel()
+            self._stop_checking(document)
+            if document.reading is not None:
+                document.reading.cancel()
+            document.changed.set()
             self.server.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri=uri, diagnostics=[]))
+
+    def _stop_checking(self, document: Document) -> None:
+        """Cancel what is asked of the worker about a text that is no longer the newest."""
+        for task in (document.checking, *document.costs.values()):
+            if task is not None:
+                task.cancel()
+        document.checking = None
+        document.costs.clear()
 
     def saved(self, uri: str) -> None:
         """A file was written: specs that import it or build on it read it anew."""
@@ -164,7 +173,12 @@ class Editor:
         loop = asyncio.get_running_loop()
         while True:
             text, source = document.text.text, document.source
-            analysis = await loop.run_in_executor(self.pool, analyse, source, document.known)
+            try:
+                analysis = await loop.run_in_executor(self.pool, analyse, source, document.known)
+            except Exception as error:  # a fault of brewgraph: requests are answered as for an empty text
+                message = f"brewgraph cannot read {document.name}: {type(error).__name__}: {error}"
+                self.server.window_log_message(lsp.LogMessageParams(lsp.MessageType.Error, message))
+                analysis = nothing(source)
             if document.analysis is not None:
                 document.move(document.analysis.source.text, text)
             document.analysis = analysis
@@ -199,9 +213,11 @@ class Editor:
             self.server.workspace_inlay_hint_refresh(None)  # whose answer nobody waits for
 
     async def settled(self, document: Document) -> Analysis:
-        """The analysis of the newest text."""
+        """The analysis of the newest text; of a document that is closed meanwhile that of none."""
         while document.analysis is None or document.analysis.source.text != document.text.text:
             await document.changed.wait()
+            if document.uri not in self.documents:
+                return nothing(document.source)
         return document.analysis
 
     # ── diagnostics ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -247,15 +263,22 @@ class Editor:
         return Known(analysis.index, scope, document.facts.models, self.reference)
 
     async def costs(self, document: Document, symbol: Symbol) -> list[list[str]]:
-        """What the worker knows of a name; nothing if it needs too long, or the spec is at fault."""
+        """What the worker knows of a name; nothing if the spec is at fault. What takes too long is there later."""
         if any(not fault.is_warning for fault in document.faults):
             return []
         name = ".".join((*symbol.path, symbol.name))
-        asked = self.background.ask("explain", name=document.name, text=document.text.text, what=name)
-        try:
-            return await asyncio.wait_for(asked, COST_WAIT) or []
-        except TimeoutError:
+        if name not in document.costs:
+            asked = self.background.ask("explain", name=document.name, text=document.text.text, what=name)
+            document.costs[name] = asyncio.create_task(asked)
+        task = document.costs[name]
+        await asyncio.wait({task}, timeout=COST_WAIT)
+        if not task.done():
+            return [["cost", "being computed; ask again"]]
+        if task.cancelled() or not task.result():  # not checked yet
+            document.costs.pop(name, None)
             return []
+        rows: list[list[str]] = task.result()
+        return rows
 
 
 _UNUSED = frozenset({"W202", "W406"})

@@ -8,9 +8,11 @@ import pytest
 
 from brewgraph.checking.check import read
 from brewgraph.cli.ops import entries
+from brewgraph.editor.analysis import analyse
 from brewgraph.editor.completion import Completion, Known, complete
 from brewgraph.editor.context import context_at
 from brewgraph.editor.facts import ModelFact
+from brewgraph.editor.hover import hover_word
 from brewgraph.editor.index import index_of
 from brewgraph.editor.reference import Reference
 from brewgraph.source import Source
@@ -119,3 +121,17 @@ def test_a_page_explains_each_call():
     word = next(word for word in completions("x = ms|") if word.label == "mse")
     assert (word.page, word.insert) == ("mse", "mse($0)")
     assert word.detail == Reference(entries()).summary("mse") != ""
+
+
+@pytest.mark.parametrize("name", ["papers/ner-and-qa.brew", "textbrewer/lib/matches.brew", "results/multitask.brew"])
+def test_every_place_of_a_spec_has_its_answer(name: str):
+    """While a spec is written from its beginning, each text that comes up is read, completed, and explained."""
+    path = Path(__file__).parents[2] / "specs" / name
+    text = path.read_text(encoding="utf-8")
+    reference = Reference(entries())
+    for offset in range(0, len(text), 41):
+        analysis = analyse(Source(text[:offset], str(path)))
+        known = Known(analysis.index, analysis.index.scope_at(offset), {"big": BIG}, reference)
+        words = complete(context_at(text[:offset], offset), known)
+        assert len(words) == len({word.label for word in words})
+        hover_word(text[:offset], offset, known, [])

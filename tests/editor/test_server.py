@@ -264,6 +264,18 @@ def test_requests_about_unknown_documents_are_answered(client: Client):
         assert client.ask(method, "closed.brew", (0, 0), **more) in (None, [], {"isIncomplete": False, "items": []})
 
 
+def test_a_request_whose_document_closes_meanwhile_is_answered(client: Client):
+    """No request waits for the analysis of a text that nobody has open any more."""
+    client.open("closing.brew", "brew 1\n")
+    client.change("closing.brew", "x = 1\n" * 5_000)
+    document = {"textDocument": {"uri": client.uri("closing.brew")}}
+    client.count += 1
+    client.send({"id": client.count, "method": "textDocument/documentSymbol", "params": document})
+    client.notify("textDocument/didClose", document)
+    answer = client.wait(lambda m: m.get("id") == client.count and "method" not in m)
+    assert answer["result"] == []
+
+
 # ── with models ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -276,7 +288,9 @@ def test_shapes_come_once_models_are_known(client: Client, text: str):
         client.next_diagnostics(NAME)
     hints = {(h["position"]["line"], h["label"]) for h in client.ask("inlayHint", NAME, range=EVERYWHERE)}
     assert {(9, "(batch, 2)"), (11, "16 -> 32"), (11, "(batch, length, 32)"), (10, "× 0.5")} <= hints
-    assert "MFLOP forward" in client.ask("hover", NAME, place(text, "soft"))["contents"]["value"]
+    while "being computed" in (said := client.ask("hover", NAME, place(text, "soft"))["contents"]["value"]):
+        pass  # each of these waits
+    assert "MFLOP forward" in said
 
     client.change(NAME, text.replace(" via linear", ""))
     assert client.next_diagnostics(NAME) == []  # names and kinds are right
