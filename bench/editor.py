@@ -105,6 +105,7 @@ def main() -> None:
         opened = time.perf_counter() - begin
         server = psutil.Process(client.process.pid)
         used: list[float] = []
+        completing: list[float] = []
         typed: list[float] = []
         beside: list[float] = []
         quiet: list[float] = []
@@ -119,9 +120,11 @@ def main() -> None:
             typed.append(time.perf_counter() - begin)
             used.append(sum(server.cpu_times()[:2]) - before)
             assert [fault["code"] for fault in faults] == ["B101"]
+            before = sum(server.cpu_times()[:2])
             begin = time.perf_counter()
             assert "big" in client.labels(name, place)
             quiet.append(time.perf_counter() - begin)
+            completing.append(sum(server.cpu_times()[:2]) - before)
             client.change(name, text)
             begin = time.perf_counter()
             assert "big" in client.labels(name, place)
@@ -134,6 +137,7 @@ def main() -> None:
     report("diagnostics after a keystroke", typed, 100)
     print(f"{'  of it the processor of the server':<44} {'':>7} {1000 * statistics.mean(used):>8.1f}   (mean)")
     report("completion", quiet, 50)
+    print(f"{'  of it the processor of the server':<44} {'':>7} {1000 * statistics.mean(completing):>8.1f}   (mean)")
     report("completion right behind a keystroke", beside, 50)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ class Text:
 
     @cached_property
     def _starts(self) -> list[int]:
-        return [0] + [i + 1 for i, c in enumerate(self.text) if c == "\n"]
+        return [0, *(line_break.end() for line_break in re.finditer("\n", self.text))]
 
     def _line(self, row: int) -> str:
         """A line without its end."""

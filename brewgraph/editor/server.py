@@ -281,7 +281,7 @@ class Editor:
         return rows
 
 
-_UNUSED = frozenset({"W202", "W406"})
+_UNUSED = frozenset({"W102", "W205", "W406"})
 """Warnings of what nothing reads, which editors show faded."""
 
 
