@@ -5,16 +5,27 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
+import queue
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from brewgraph.editor.background import Background
 from brewgraph.editor.worker import KINDS, Worker
+
+
+@pytest.fixture(autouse=True)
+def _interrupts() -> Iterator[None]:
+    """SIGINT as the worker has it, whatever other tests made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
 
 FAULTY = """\
 brew 1
@@ -65,41 +76,26 @@ def test_what_is_cancelled_ends_at_once(monkeypatch: pytest.MonkeyPatch):
 
     def long(worker: Worker, request: dict[str, object]) -> object:
         begun.set()
-        time.sleep(60)
+        time.sleep(200)
         return "never"
 
     monkeypatch.setattr("brewgraph.editor.worker.KINDS", {**KINDS, "long": long, "short": lambda *_: "done"})
-    reading, writing = os.pipe()
-    answers = io.StringIO()
+    asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+    worker = Worker(iter(asked.get, ""), io.StringIO())  # type: ignore[arg-type]
+    threading.Thread(target=worker._read, daemon=True).start()
 
-    def ask(**message: object) -> None:
-        os.write(writing, (json.dumps(message) + "\n").encode())
+    def cancel() -> None:
+        begun.wait(200)
+        for number in (2, 1):
+            asked.put(json.dumps({"cancel": number}))
 
-    with os.fdopen(reading, encoding="utf-8") as requests:
-        worker = Worker(requests, answers)
-        threading.Thread(target=worker._read, daemon=True).start()
-        threading.Thread(target=worker._write, daemon=True).start()
-        ask(id=1, kind="long")
-        ask(id=2, kind="short")
-        ask(id=3, kind="short")
-
-        def cancel() -> None:
-            begun.wait(30)
-            ask(cancel=2)
-            ask(cancel=1)
-
-        threading.Thread(target=cancel, daemon=True).start()
-        start = time.monotonic()
-        for _ in range(2):
-            worker._next()
-        assert time.monotonic() - start < 30
-        monkeypatch.setattr("os._exit", lambda code: None)
-        os.close(writing)
-        end = time.monotonic() + 10
-        while answers.getvalue().count("\n") < 3 and time.monotonic() < end:
-            time.sleep(0.01)
-    said = {x["id"]: x.get("result", "cancelled") for x in map(json.loads, answers.getvalue().splitlines())}
-    assert said == {1: "cancelled", 2: "cancelled", 3: "done"}
+    threading.Thread(target=cancel, daemon=True).start()
+    for number, kind in enumerate(("long", "short", "short"), 1):
+        asked.put(json.dumps({"id": number, "kind": kind}))
+    for _ in range(2):
+        worker._next()
+    said = [worker.written.get(timeout=10) for _ in range(3)]
+    assert {x["id"]: x.get("result", "cancelled") for x in said} == {1: "cancelled", 2: "cancelled", 3: "done"}
 
 
 def test_an_import_is_not_cut_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -114,7 +110,7 @@ def test_an_import_is_not_cut_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def long(worker: Worker, request: dict[str, object]) -> object:
         import slow_to_load  # noqa: F401
 
-        time.sleep(60)
+        time.sleep(200)
         return "never"
 
     monkeypatch.setattr("brewgraph.editor.worker.KINDS", {"long": long})
@@ -122,12 +118,11 @@ def test_an_import_is_not_cut_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyP
     worker.waiting.append({"id": 1, "kind": "long"})
 
     def cancel() -> None:
-        begun.wait(30)
+        begun.wait(200)
         worker._cancel(1)
 
     threading.Thread(target=cancel, daemon=True).start()
-    start = time.monotonic()
     worker._next()
-    assert worker.written.get() == {"id": 1, "cancelled": True, "ends": False}
-    assert (sys.modules["slow_to_load"].LOADED, time.monotonic() - start < 30) == (True, True)
+    assert worker.written.get(timeout=10) == {"id": 1, "cancelled": True, "ends": False}
+    assert sys.modules["slow_to_load"].LOADED is True
     del sys.modules["slow_to_load"]
