@@ -10,7 +10,7 @@ READY := $(VENV)/.brewgraph-ready
 
 FUZZ ?= 5000
 FUZZ_SECONDS ?= 60
-.PHONY: help quickstart test test-all fuzz lint types check grammar wheel bench clean
+.PHONY: help quickstart test test-all fuzz lint types check grammar vscode wheel bench clean
 
 help:
 	@echo "make quickstart   set up, train a teacher, distil a student, compare (about three minutes of training);"
@@ -20,7 +20,9 @@ help:
 	@echo "make fuzz         set up, try many random specs and damaged files (some minutes; FUZZ=50000 tries more), then"
 	@echo "                  FUZZ_SECONDS=60 of coverage-guided fuzzing per target where the extra \`fuzz\` is installed"
 	@echo "make lint types   ruff, import-linter, deptry; mypy"
-	@echo "make grammar      work the parser's table out again, after a change of grammar/brew.lark"
+	@echo "make grammar      work the parser's table and the editors' colours out again, after a change of"
+	@echo "                  grammar/brew.lark"
+	@echo "make vscode       package the extension for Visual Studio Code into dist/ (needs npm)"
 	@echo "make wheel        build the package into dist/"
 	@echo "make bench        race TextBrewer, torchdistill and loops by hand in an environment of their own (an hour or"
 	@echo "                  more, on a machine that does nothing else), and write docs/speed.md"
@@ -54,6 +56,11 @@ check: lint types test
 
 grammar: $(READY)
 	$(BIN)/python -m brewgraph.syntax.grammar
+	$(BIN)/python -m brewgraph.editor.textmate
+
+vscode:
+	rm -rf build/vscode && mkdir -p build dist && cp -r grammar/editor/vscode build/vscode && cp LICENSE build/vscode
+	cd build/vscode && npm install --no-audit --no-fund && npm run package -- --out ../../dist
 
 wheel: $(READY)
 	rm -rf dist

@@ -17,5 +17,5 @@ class Beside(BuildHookInterface):
         build_data["force_include"] |= {
             str(root / path): f"brewgraph/{path.as_posix()}"
             for path in files
-            if (root / path).is_file() and "runs" not in path.parts
+            if (root / path).is_file() and not {"runs", "node_modules"} & {*path.parts}
         }

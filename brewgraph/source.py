@@ -48,7 +48,7 @@ class Source:
 
     @cached_property
     def _starts(self) -> list[int]:
-        return [0] + [i + 1 for i, c in enumerate(self.text) if c == "\n"]
+        return [0, *(line_break.end() for line_break in re.finditer("\n", self.text))]
 
     def position(self, offset: int) -> tuple[int, int]:
         """Line and column of an offset, both counted from 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.source import EncodingError, Source, Span
 from brewgraph.syntax.comments import check_ignores
-from brewgraph.syntax.parser import parse
+from brewgraph.syntax.parser import ParsedStatements, parse
 from brewgraph.syntax.tree import Spec
 
 if TYPE_CHECKING:
@@ -172,6 +173,48 @@ def _has_open_lists(recipe: Recipe) -> bool:
 # ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a text says without its models: `recipe` is None if it is at fault.
+
+    `parsed` holds the diagnostics of parsing alone, `collector` those of names and kinds, too.
+    """
+
+    spec: Spec
+    recipe: Recipe | None
+    parsed: Collector
+    collector: Collector
+
+
+def read(source: Source, params: Mapping[str, Any], known: ParsedStatements | None = None) -> Reading:
+    """Syntax, names and kinds: everything that needs no model. `known` as in `parse`."""
+    collector = Collector()
+    spec = parse(source, collector, known)
+    parsed = Collector(list(collector.diagnostics), list(collector.ignores))
+    if collector.failed:
+        # faults of names in the statements that parsed, but none that the lost statements may have caused
+        others = Collector()
+        elaborate(spec, source, params, others)
+        lost = _words_outside(spec)
+        collector.diagnostics += [d for d in others.diagnostics if not _may_follow(d, lost)]
+        return Reading(spec, None, parsed, collector)
+    return Reading(spec, elaborate(spec, source, params, collector), parsed, collector)
+
+
+def _words_outside(spec: Spec) -> frozenset[str]:
+    """The words of the statements that did not parse."""
+    edges = [0, *(edge for s in spec.statements for edge in (s.span.start, s.span.end)), spec.span.end]
+    text = spec.span.source.text
+    return frozenset(re.findall(r"\w+", " ".join(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))))
+
+
+def _may_follow(diagnostic: Diagnostic, lost: frozenset[str]) -> bool:
+    """Whether a statement that did not parse, with these words, may be the cause of a diagnostic."""
+    if diagnostic.code == "B101":
+        return not lost.isdisjoint(re.findall(r"\w+", diagnostic.span.text))
+    return diagnostic.code in ("B106", "B107")
+
+
 def check_names(source: Source, params: Mapping[str, Any]) -> Recipe:
     """Syntax, names and kinds: everything that needs no model. Raises `SpecError` with every fault found."""
     return _parsed(source, params)[1]
@@ -179,19 +222,10 @@ def check_names(source: Source, params: Mapping[str, Any]) -> Recipe:
 
 def _parsed(source: Source, params: Mapping[str, Any]) -> tuple[Spec, Recipe, Collector]:
     """The tree of a spec, its recipe before models are known, and the diagnostics of parsing it."""
-    collector = Collector()
-    spec = parse(source, collector)
-    if collector.failed:
-        # faults of names in the statements that parsed, but none that the lost statements may have caused
-        others = Collector()
-        elaborate(spec, source, params, others)
-        collector.diagnostics += [d for d in others.diagnostics if d.code not in ("B101", "B106", "B107")]
-        raise SpecError(collector.sorted())
-    parsed = Collector(list(collector.diagnostics), list(collector.ignores))
-    recipe = elaborate(spec, source, params, collector)
-    collector.raise_errors()
-    assert recipe is not None
-    return spec, recipe, parsed
+    reading = read(source, params)
+    reading.collector.raise_errors()
+    assert reading.recipe is not None
+    return reading.spec, reading.recipe, reading.parsed
 
 
 def check(source: Source, params: Mapping[str, Any] | None = None) -> Checked:

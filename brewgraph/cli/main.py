@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "params": "Show a model's parameters as a tree.",
     "convert": "Convert a TextBrewer configuration to a spec.",
     "new": "Write a commented spec to start from.",
+    "lsp": "Start the language server for editors.",
 }
 """The commands, each with its line in the list: short enough for a terminal of 80 columns."""
 

@@ -71,7 +71,7 @@ def command(
         print("\n\n".join("\n".join(section) for section in _overview()))
         print("\n`brewgraph ops NAME` explains one of them.")
         return
-    pages = [entry.page for entry in _entries() if entry.name == name]
+    pages = [entry.page for entry in entries() if entry.name == name]
     if not pages:
         raise UsageError(_unknown(name))
     print("\n\n".join("\n".join(page()) for page in pages))
@@ -115,7 +115,7 @@ def _unknown(name: str) -> str:
         return f"`{name}` belongs to the language, but is not supported in this version"
     places = ("call", "setting", "data source", "model source", "optimizer", "projection")
     place = next((place for place in places if name in foreign_words()[place]), "call")
-    hint = instead(place, name, [entry.name for entry in _entries()]) or "`brewgraph ops` lists all names"
+    hint = instead(place, name, [entry.name for entry in entries()]) or "`brewgraph ops` lists all names"
     return f"there is no `{name}`: {hint}"
 
 
@@ -130,13 +130,13 @@ def _overview() -> Iterator[list[str]]:
 def _sections() -> dict[str, dict[str, str]]:
     """The names of each section with their summaries."""
     sections: dict[str, dict[str, str]] = {}
-    for entry in _entries():
+    for entry in entries():
         if entry.section:
             sections.setdefault(entry.section, {})[entry.name] = entry.summary
     return sections
 
 
-def _entries() -> Iterator[Entry]:
+def entries() -> Iterator[Entry]:
     """Everything that has a page; a name may have several (`linear` is a projection and a schedule)."""
     sections: tuple[tuple[str, Mapping[str, Any], Callable[[str, Any], Iterator[str]]], ...] = (
         ("losses: name(from -> to)", ops.OPERATIONS, _declared),

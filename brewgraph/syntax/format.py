@@ -84,8 +84,8 @@ def format_source(source: Source) -> str:
 # ── from lexemes to rows ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _tokens(pieces: list[Lexeme]) -> Iterator[Token]:
-    """The tokens without spaces; comments and line breaks keep their kind as role."""
+def with_roles(pieces: list[Lexeme]) -> Iterator[Token]:
+    """The tokens without spaces, of any text; comments and line breaks keep their kind as role."""
     opened: list[str] = []
     before = Token(Lexeme("newline", "\n", 0), "newline")
     begins = True
@@ -99,7 +99,7 @@ def _tokens(pieces: list[Lexeme]) -> Iterator[Token]:
         token = Token(piece, _role(piece, before, begins, opened), begins and piece.text not in ";}")
         if piece.kind == "open":
             opened.append("(" if token.role == "open" and piece.text == "{" else piece.text)
-        elif piece.kind == "close":
+        elif piece.kind == "close" and opened:
             opened.pop()
         begins = token.role == "brace" or piece.text == ";"
         before = token
@@ -132,7 +132,7 @@ def _role(piece: Lexeme, before: Token, begins: bool, opened: list[str]) -> str:
 
 def _cut(text: str, pieces: list[Lexeme]) -> list[FormatRow]:
     """The author's lines, with the braces of multi-line blocks on lines of their own and without redundant `;`."""
-    tokens = list(_tokens(pieces))
+    tokens = list(with_roles(pieces))
     wide = _wide_braces(tokens)
     rows = [FormatRow()]
     waiting: Token | None = None  # a `;` that is printed only if a statement follows on the same row

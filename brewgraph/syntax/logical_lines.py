@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 _LEXEME = re.compile(
     r"""
@@ -34,8 +35,7 @@ MOST_LEXEMES, LONGEST, DEEPEST = 40_000, 1_000_000, 64
 """The most lexemes (white space apart) and characters of a spec, and the most brackets inside each other."""
 
 
-@dataclass(frozen=True)
-class Lexeme:
+class Lexeme(NamedTuple):
     """A piece of text: its kind (a group of `_LEXEME`) and offsets; a line break that ends a statement `breaks`."""
 
     kind: str
@@ -92,7 +92,7 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lex
             if lexeme.end > blank_until:  # once for all line breaks before the next line with code
                 blank_until = _BLANK.match(text, lexeme.end, stop).end()  # type: ignore[union-attr]  # matches nothing, too
             goes_on = blank_until < stop and text[blank_until] in "-+*/"
-            lexeme = replace(lexeme, breaks=not (inside or after or goes_on))
+            lexeme = lexeme._replace(breaks=not (inside or after or goes_on))
         result.append(lexeme)
         if not lexeme.is_blank:
             previous = lexeme

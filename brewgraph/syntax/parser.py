@@ -9,7 +9,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
-from lark import Token, Tree
+from lark import ParseTree, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from brewgraph.diagnostics import Collector, Label
@@ -34,8 +34,33 @@ from brewgraph.syntax.mistakes import FORMS, explain, opens_mapping
 KEYWORDS = frozenset(FORMS)
 
 
-def parse(source: Source, collector: Collector) -> t.Spec:
-    """Parse a whole spec. Faults go to `collector`; the tree holds the valid statements."""
+class ParsedStatements:
+    """Lark's trees of the statements of one spec, by their text.
+
+    A spec that is parsed after each keystroke is parsed only where it changed. Trees that a whole parse does not ask
+    for are forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._trees: dict[str, ParseTree] = {}
+        self._asked: dict[str, ParseTree] = {}
+
+    def begin(self) -> None:
+        """Forget what the last parse did not ask for."""
+        self._trees, self._asked = self._asked, {}
+
+    def parse(self, text: str) -> ParseTree:
+        """The tree of one statement, or of several. Raises lark's `UnexpectedInput`."""
+        if text not in self._asked:
+            self._asked[text] = self._trees[text] if text in self._trees else grammar().parse(text)
+        return self._asked[text]
+
+
+def parse(source: Source, collector: Collector, known: ParsedStatements | None = None) -> t.Spec:
+    """Parse a whole spec. Faults go to `collector`; the tree holds the valid statements.
+
+    With `known` statements that were parsed before are taken from there, and new ones are kept there.
+    """
     whole = Span(source, 0, len(source.text))
     if (beyond := too_large(source.text)) is not None:
         _report_too_large(source, *beyond, collector)
@@ -44,17 +69,26 @@ def parse(source: Source, collector: Collector) -> t.Spec:
     pieces, faults = lexemes(source.text)
     find_ignores(source, pieces, collector)
     whole = Span(source, 0, len(source.text))
-    if not faults:
-        try:
-            return t.Spec(_Builder(source, 0).nodes(grammar().parse(blank(pieces)).children), span=whole)
-        except (UnexpectedInput, RecursionError, _TooLong):
-            pass  # once more, statement by statement, to find every fault
     statements: list[t.Statement] = []
+    if not faults:
+        chunks = [(0, len(source.text))] if known is None else list(split(pieces))
+        known = known or ParsedStatements()
+        known.begin()
+        text = blank(pieces)
+        try:
+            for start, end in chunks:
+                statements += _Builder(source, start).nodes(known.parse(text[start:end]).children)
+            return t.Spec(tuple(statements), span=whole)
+        except (UnexpectedInput, RecursionError, _TooLong):
+            statements.clear()  # once more, statement by statement, to find every fault
+    else:
+        known = known or ParsedStatements()
+        known.begin()
     for start, end in split(pieces):
         if collector.is_full:
             break
         try:
-            statements += _parse_chunk(source, start, end, collector)
+            statements += _parse_chunk(source, start, end, collector, known)
         except RecursionError:
             collector.add("B012", "nested too deeply", Span(source, start, end), help="split it into several equations")
     return t.Spec(tuple(statements), span=whole)
@@ -69,19 +103,21 @@ def _report_too_large(source: Source, what: str, at: int, collector: Collector) 
     collector.add("B014", message, span, help="move parts into specs of their own and `import` them")
 
 
-def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> list[t.Statement]:
+def _parse_chunk(
+    source: Source, start: int, end: int, collector: Collector, known: ParsedStatements
+) -> list[t.Statement]:
     pieces, faults = lexemes(source.text, start, end)
     if any(fault.kind == "unclosed" for fault in faults):
         parts = resplit(source.text, start, end, KEYWORDS)
         if len(parts) > 1:
-            return [s for a, b in parts for s in _parse_chunk(source, a, b, collector)]
+            return [s for a, b in parts for s in _parse_chunk(source, a, b, collector, known)]
     if faults:
         quotes = [fault for fault in faults if fault.kind == "quote"]
         for fault in quotes or faults:  # a string without its end swallows the brackets behind it
             _report_bracket(source, fault, collector)
         return []
     try:
-        return list(_Builder(source, start).nodes(grammar().parse(blank(pieces)).children))
+        return list(_Builder(source, start).nodes(known.parse(blank(pieces)).children))
     except _TooLong as error:
         collector.add("B013", "this number is too long", error.span, help="a whole number has at most 18 digits")
         return []
@@ -94,7 +130,7 @@ def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> 
         inside = [x for x in pieces if opening < x.start < closing]
         count = len(collector.diagnostics)
         for a, b in split(inside):
-            _parse_chunk(source, a, b, collector)
+            _parse_chunk(source, a, b, collector, known)
         if len(collector.diagnostics) == count:
             _report_syntax(source, error, start, end, collector)
         return []

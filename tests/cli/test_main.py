@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from brewgraph.cli import lsp
 from brewgraph.cli.main import COMMANDS
 from brewgraph.cli.output import reported
 from brewgraph.diagnostics import RunError, SourceFault, UsageError
@@ -60,7 +61,20 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
         "params",
         "convert",
         "new",
+        "lsp",
     ]
+
+
+def test_the_language_server_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch):
+    """Without pygls, or started by hand in a terminal: one line with the remedy, code 2."""
+    monkeypatch.setattr("brewgraph.cli.lsp.find_spec", lambda name: None)
+    result = command("lsp")
+    assert result.exit_code == 2
+    assert 'the language server needs pygls: pip install "brewgraph[lsp]"' in result.output
+    monkeypatch.setattr("brewgraph.cli.lsp.find_spec", lambda name: name)
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    with pytest.raises(UsageError, match="an editor starts this command"):
+        lsp.command()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

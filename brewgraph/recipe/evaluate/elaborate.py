@@ -49,6 +49,17 @@ def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> v.Mod
     return declare_model(e, model, model.name) if model is not None else None
 
 
+def elaborate_models(spec: t.Spec, source: Source) -> Mapping[str, v.ModelDeclaration]:
+    """The models that a spec declares outside of tasks, by name; the rest of the spec, and all faults, are ignored."""
+    e = _Elaboration(source, Collector())
+    enter(e.root, spec.statements, e.collector, e.library)
+    for name, statement in e.root.statements.items():
+        if isinstance(statement, t.Model):
+            with suppress(Faulty):
+                e.value_of(name, statement.name_span)
+    return e.models
+
+
 # ── projections ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
