@@ -1,31 +1,30 @@
-"""Kernels for fp32 on a CPU: matrix products and memory, chosen by measurement once per machine, and dropout.
+"""Kernels for fp32 on a CPU: matrix products, chosen by measurement once per machine, dropout and embeddings.
 
 torch sends `linear` to the BLAS library that it was built with. On many processors oneDNN computes the same product
-faster, to the same precision. Large blocks of memory go back to the system when they are freed, and where the system
-takes long to clear them again, the process keeps them. The choices are kept with the facts on disk, by processor,
-number of threads and version of torch. Dropout draws four chances from each random number. `BREWGRAPH_KERNELS=off`
-keeps torch's kernels and memory as it is.
+faster, to the same precision. The choice is kept with the facts on disk, by processor, number of threads and version of
+torch. Dropout draws four chances from each random number. The gradient of a large embedding keeps its memory from step
+to step: the system takes longer to clear new pages than the sums take. `BREWGRAPH_KERNELS=off` keeps torch's kernels.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from brewgraph.digest import digest
 from brewgraph.models.capture.attention import dropped_out, fast_kernels_are_on, keep_mask
@@ -37,10 +36,8 @@ _SMALL = 1 << 20
 """Products of fewer multiplications stay with torch: calling costs more than computing."""
 _FEW = 1 << 14
 """Dropouts of fewer numbers stay with torch."""
-_BLOCK = 64 << 20
-"""Bytes of a block that is measured: as word embeddings have, and more than glibc keeps by itself (32 MiB)."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's `mallopt`."""
+_KEPT = 1 << 23
+"""Numbers of a gradient up to which its memory is kept anyway: malloc of glibc gives back what has more than 32 MiB."""
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -50,11 +47,11 @@ def fast_kernels() -> AbstractContextManager[Any]:
     Not under a mode that looks at torch's own operations, as fake tensors and counters of FLOPs do.
     """
     on = fast_kernels_are_on() and _get_current_dispatch_mode() is None
-    return FastKernels(products=_choices().onednn) if on else nullcontext()
+    return FastKernels(products=_onednn_is_faster()) if on else nullcontext()
 
 
 class FastKernels(TorchFunctionMode):
-    """Sends large products and dropouts of fp32 tensors on a CPU to faster kernels; leaves every other call alone."""
+    """Sends large products, dropouts and embeddings of fp32 tensors on a CPU to faster kernels, and no other call."""
 
     def __init__(self, *, products: bool = True):
         super().__init__()
@@ -67,6 +64,8 @@ class FastKernels(TorchFunctionMode):
             return linear(*args)
         if func is F.dropout and _drops(*args, **(kwargs or {})):
             return dropout(*args, **(kwargs or {}))
+        if func is F.embedding and _is_large(*args, **(kwargs or {})):
+            return embedding(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -123,6 +122,63 @@ def _drops(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False)
     return plain and training and not inplace and 0 < p < 1 and x.numel() >= _FEW
 
 
+def embedding(ids: Tensor, weight: Tensor, padding_idx: int | None = None, *usual: Any, **more: Any) -> Tensor:
+    """Rows of `weight` (V, H), whose gradient leaves out the row `padding_idx`."""
+    padding = None if padding_idx is None else padding_idx % len(weight)
+    rows: Tensor = _Embedding.apply(ids, weight, padding)
+    return rows
+
+
+class _Embedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.weight, ctx.padding = weight, padding
+        return torch.embedding(weight, ids)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        rows, places = ids.unique(return_inverse=True)
+        to_weight = _zeros_like(ctx.weight)
+        to_weight[rows] = torch.ops.aten.embedding_dense_backward(gradients[0], places, len(rows), -1, False)
+        if ctx.padding is not None:
+            to_weight[ctx.padding] = 0
+        return None, to_weight, None
+
+
+_memory_of: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""The memory of the last gradient of each weight."""
+
+
+def _zeros_like(weight: Tensor) -> Tensor:
+    """Zeros for a gradient, in the memory of the last one if nothing holds that any more."""
+    memory = _memory_of.get(weight)
+    if memory is None:
+        zeros = torch.zeros_like(weight)
+        _memory_of[weight] = zeros.untyped_storage()
+        return zeros
+    if torch._C._storage_Use_Count(memory._cdata) > 1:
+        return torch.zeros_like(weight)
+    return weight.new_empty(0).set_(memory, 0, weight.shape, weight.stride()).zero_()
+
+
+def _is_large(
+    ids: Any,
+    weight: Any,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> bool:
+    """Whether this looks up a large trained fp32 weight on a CPU, in the usual way."""
+    plain = type(weight) in _PLAIN and weight.dtype == torch.float32 and weight.device.type == "cpu"
+    trained = plain and weight.requires_grad and torch.is_grad_enabled() and weight.is_contiguous()
+    return trained and weight.numel() >= _KEPT and max_norm is None and not scale_grad_by_freq and not sparse
+
+
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
@@ -142,38 +198,22 @@ def _fits(x: Any, weight: Any, bias: Any = None) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class Choices:
-    """What is worthwhile on a machine."""
-
-    onednn: bool
-    """oneDNN for products."""
-    keeps_memory: bool
-    """Freed memory stays with the process."""
-
-
 @cache
-def _choices() -> Choices:
-    """What to do on this machine: measured, or read from disk where that was done. Put into effect once."""
+def _onednn_is_faster() -> bool:
+    """Whether oneDNN is to compute the products: measured on this machine, or read from disk where that was done."""
+    if not torch.backends.mkldnn.is_available():
+        return False
     folder, machine = facts_folder(), (_processor(), torch.get_num_threads(), torch.__version__, WORTHWHILE)
-    choices = None if folder is None else _kept_choices(path := folder / f"kernels-{digest(*machine)}.json")
-    if choices is None:
-        choices = Choices(onednn=_onednn_is_faster(), keeps_memory=_clearing_takes_long())
-        if folder is not None:
-            keep_fact(path, json.dumps(asdict(choices) | {"machine": machine}))
-    if choices.keeps_memory:
-        _keep_freed_memory()
-    return choices
-
-
-def _kept_choices(path: Path) -> Choices | None:
-    """The choices in a file, if it holds them whole."""
+    if folder is None:
+        return _measured()
+    path = folder / f"kernels-{digest(*machine)}.json"
     with suppress(OSError, ValueError):
         known = read_json(path)
-        if isinstance(known, dict):
-            choices = {x.name: known[x.name] for x in fields(Choices) if type(known.get(x.name)) is bool}
-            return Choices(**choices) if len(choices) == len(fields(Choices)) else None
-    return None
+        if isinstance(known, dict) and isinstance(known.get("onednn"), bool):
+            return cast(bool, known["onednn"])
+    choice = _measured()
+    keep_fact(path, json.dumps({"onednn": choice, "machine": machine}))
+    return choice
 
 
 def _processor() -> str:
@@ -185,10 +225,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _onednn_is_faster() -> bool:
+def _measured() -> bool:
     """One product of a usual size on both kernels in turn: the values agree, and oneDNN is faster by `WORTHWHILE`."""
-    if not torch.backends.mkldnn.is_available():
-        return False
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(size, generator=generator) for size in ((512, 768), (768, 768)))
     kernels: tuple[Callable[..., Tensor], ...] = (F.linear, _product)
@@ -203,28 +241,3 @@ def _onednn_is_faster() -> bool:
                 kernel(x, weight, None)
                 spent.append(time.perf_counter() - start)
     return statistics.median(a / b for a, b in zip(*times, strict=True)) >= WORTHWHILE
-
-
-def _clearing_takes_long() -> bool:
-    """Whether a new block of memory takes `WORTHWHILE` times as long to fill as one that is there: the system clears
-    its pages at their first use.
-    """
-    ratios = []
-    for _ in range(3):
-        seconds = []
-        block = torch.empty(_BLOCK, dtype=torch.uint8)
-        for _ in range(2):
-            start = time.perf_counter()
-            block.zero_()
-            seconds.append(time.perf_counter() - start)
-        ratios.append(seconds[0] / seconds[1])
-        del block
-    return statistics.median(ratios) >= WORTHWHILE
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to take large blocks from the memory that the process keeps. Other C libraries have no such call."""
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, size in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1)):
-            mallopt(option, size)

@@ -1,12 +1,8 @@
-"""Kernels and memory: the same numbers as torch's own, wherever they take part."""
+"""Kernels: the same numbers as torch's own, wherever they take part."""
 
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,7 @@ from brewgraph.models.capture import attention
 from brewgraph.models.capture.attention import keep_mask
 from brewgraph.paths import FACTS
 from brewgraph.runtime import kernels
-from brewgraph.runtime.kernels import Choices, FastKernels, fast_kernels
+from brewgraph.runtime.kernels import FastKernels, fast_kernels
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -84,79 +80,78 @@ def test_rows_that_lie_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(gaps)
 
 
-@pytest.fixture
-def forgotten() -> Iterator[None]:
-    """This process has chosen no kernels, before the test and after it."""
-    kernels._choices.cache_clear()
-    yield
-    kernels._choices.cache_clear()
-
-
-@pytest.mark.usefixtures("forgotten")
 def test_the_measurement_does_not_ask_for_autocast() -> None:
     """A run in bf16 begins inside of autocast: kernels are compared in fp32 all the same."""
+    kernels._onednn_is_faster.cache_clear()
     with torch.autocast("cpu", torch.bfloat16), fast_kernels():
         pass
     assert isinstance(kernels._onednn_is_faster(), bool)
 
 
-@pytest.mark.usefixtures("forgotten")
-def test_the_choices_are_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured once for a processor, a number of threads and a version of torch; a damaged file is written again."""
     measured: list[bool] = []
 
-    def choose(would_measure: bool) -> Choices:
-        """What the next process chooses, whose measurements would say this."""
-        kernels._choices.cache_clear()
-        monkeypatch.setattr(kernels, "_onednn_is_faster", lambda: measured.append(would_measure) or would_measure)
-        monkeypatch.setattr(kernels, "_clearing_takes_long", lambda: not would_measure)
-        return kernels._choices()
+    def measure(choice: bool) -> None:
+        """The next process, whose measurement would say this."""
+        kernels._onednn_is_faster.cache_clear()
+        monkeypatch.setattr(kernels, "_measured", lambda: measured.append(choice) or choice)
 
-    yes, no = Choices(onednn=True, keeps_memory=False), Choices(onednn=False, keeps_memory=True)
-    monkeypatch.setattr(kernels, "_keep_freed_memory", lambda: None)
     monkeypatch.setenv(FACTS, str(tmp_path / "facts"))
-    assert [choose(True), choose(False)] == [yes, yes]
-    assert measured == [True]
-    (file,) = (tmp_path / "facts").iterdir()
-    half = b'{"onednn": true}'
-    for damaged in (b"", b'{"onednn"', b"[]", half, b'{"onednn": 1, "keeps_memory": 0}', b"\xff\xfe", b"[" * 100_000):
-        file.write_bytes(damaged)
-        assert choose(False) == no
-        assert json.loads(file.read_text())["onednn"] is False
-    assert len(measured) == 8
-    monkeypatch.setattr(torch, "__version__", "another")
-    assert choose(True) == yes
-    assert len(list((tmp_path / "facts").iterdir())) == 2
-    monkeypatch.setenv(FACTS, "off")
-    assert choose(False) == no
-    assert len(list((tmp_path / "facts").iterdir())) == 2
-    (tmp_path / "a file").touch()
-    monkeypatch.setenv(FACTS, str(tmp_path / "a file"))
-    assert choose(True) == yes
+    try:
+        measure(True)
+        assert kernels._onednn_is_faster()
+        measure(False)
+        assert kernels._onednn_is_faster()
+        assert measured == [True]
+        (file,) = (tmp_path / "facts").iterdir()
+        for damaged in (b"", b'{"onednn"', b"[]", b'{"onednn": 1}', b"\xff\xfe", b"[" * 100_000):
+            file.write_bytes(damaged)
+            measure(False)
+            assert not kernels._onednn_is_faster()
+            assert json.loads(file.read_text())["onednn"] is False
+        assert len(measured) == 7
+        monkeypatch.setattr(torch, "__version__", "another")
+        measure(True)
+        assert kernels._onednn_is_faster()
+        assert len(list((tmp_path / "facts").iterdir())) == 2
+        monkeypatch.setenv(FACTS, "off")
+        measure(False)
+        assert not kernels._onednn_is_faster()
+        assert len(list((tmp_path / "facts").iterdir())) == 2
+        (tmp_path / "a file").touch()
+        monkeypatch.setenv(FACTS, str(tmp_path / "a file"))
+        measure(True)
+        assert kernels._onednn_is_faster()
+    finally:
+        kernels._onednn_is_faster.cache_clear()
 
 
-KEEP = """
-import resource, torch
-from brewgraph.runtime import kernels
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.zeros(16 << 20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
-print(faults())
-kernels._keep_freed_memory()
-faults()
-print(faults())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's memory can be kept")
-def test_freed_memory_is_kept() -> None:
-    """A block of 64 MiB that was freed is new to the process at its next use, and is not once memory is kept."""
-    output = subprocess.run([sys.executable, "-c", KEEP], capture_output=True, text=True, check=True).stdout
-    before, after = map(int, output.split())
-    assert before > 20
-    assert after < before / 10
+@pytest.mark.parametrize("padding", [None, 2, -1])
+def test_the_gradient_of_an_embedding_keeps_its_memory(padding: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values are torch's, of ids that occur twice, of padding, of micro-batches; each step's gradient begins with zeros
+    in the memory of the one before, unless something still holds that.
+    """
+    monkeypatch.setattr(kernels, "_KEPT", 1)
+    torch.manual_seed(0)
+    layer = nn.Embedding(7, 5, padding_idx=padding)
+    plain = nn.Embedding(7, 5, padding_idx=padding)
+    plain.load_state_dict(layer.state_dict())
+    places, held = [], []
+    for step, ids in enumerate([[0, 2, 2], [6, 1], [2, 6], [4, 4], [0]]):
+        layer.weight.grad = plain.weight.grad = None
+        for part in (torch.tensor([ids]), torch.tensor([[3, 3]]))[: 1 + (step == 1)]:
+            upstream = torch.randn(*part.shape, 5)
+            with FastKernels():
+                layer(part).backward(upstream)
+            plain(part).backward(upstream)
+        assert torch.equal(layer.weight.grad, plain.weight.grad)
+        places.append(layer.weight.grad.untyped_storage().data_ptr())
+        if step == 2:
+            held.append((layer.weight.grad, layer.weight.grad.clone()))
+    assert places[0] == places[1] == places[2] != places[3]
+    assert places[4] != places[2]
+    assert all(torch.equal(one, copy) for one, copy in held)
 
 
 def test_only_what_needs_it_gets_a_gradient() -> None:
@@ -262,8 +257,11 @@ def test_packed_attention_and_its_gradient(monkeypatch: pytest.MonkeyPatch) -> N
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """`BREWGRAPH_KERNELS=off` keeps torch's kernels; else the faster one is measured, once."""
     monkeypatch.setenv("BREWGRAPH_KERNELS", "off")
+    kernels._onednn_is_faster.cache_clear()
     assert isinstance(fast_kernels(), nullcontext)
     assert not attention.fast_kernels_are_on()
     monkeypatch.setenv("BREWGRAPH_KERNELS", "on")
+    kernels._onednn_is_faster.cache_clear()
     chosen = {fast_kernels().products for _ in range(3)}
     assert len(chosen) == 1
+    kernels._onednn_is_faster.cache_clear()
