@@ -122,7 +122,8 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
                 return _run_owned(builder, folder, identity, options, reporter, (*(near or ()), home))
     if this_process().is_main_process:
         _remove_leftovers(folder)
-    again = "; --force runs it again" if len(checked.parents) == 1 else ""  # which teachers do not
+    # which is an option of neither teachers nor sweeps
+    again = "; --force runs it again" if len(checked.parents) == 1 and not options.wait else ""
     reporter.say(f"{display_path(folder.path)} is already finished{again}")
     return RunResult(folder.path, rows, fresh=False)
 

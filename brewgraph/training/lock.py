@@ -72,9 +72,11 @@ class Owner:
 
     @property
     def is_alive(self) -> bool:
-        """Whether a process of this machine is the owner."""
+        """Whether a process of this machine is the owner. One that has ended and whose parent has not asked is none."""
         try:
-            return bool(abs(psutil.Process(self.process).create_time() - self.started) < _CLOCK)
+            process = psutil.Process(self.process)
+            ended = process.status() == psutil.STATUS_ZOMBIE
+            return not ended and bool(abs(process.create_time() - self.started) < _CLOCK)
         except (psutil.NoSuchProcess, ValueError, OverflowError):
             return False
         except psutil.AccessDenied:

@@ -214,3 +214,19 @@ def test_a_process_that_is_killed_is_a_failed_run(spec: Path):
         "1 run failed; the same command repeats it:\n  its process was killed, perhaps because memory ran out" in errors
     )
     assert [bool(run.get("error")) for run in json.loads(output)["runs"]].count(False) == 1
+
+
+def test_a_search_is_resumed_by_its_repetition(spec: Path):
+    """Four settings of one range, each with two seeds; the same search chooses the same ones and finds their runs."""
+    pytest.importorskip("optuna")
+    work, axes = Work(Source.read(spec)), {"T": range(1, 100), "seed": range(2)}
+    first = sweep(work, axes, search="tpe", trials=4)
+    tried = [run.params for run in first.runs]
+    assert [params["seed"] for params in tried] == [0, 1] * 4
+    assert len({params["T"] for params in tried}) > 1
+    assert all(1 <= params["T"] < 100 for params in tried)
+    finished = {path: path.stat().st_mtime_ns for path in spec.parent.glob("runs/*/finished.json")}
+    again = sweep(work, axes, search="tpe", trials=4)
+    assert [run.params for run in again.runs] == tried
+    assert {path: path.stat().st_mtime_ns for path in spec.parent.glob("runs/*/finished.json")} == finished
+    assert {x.runs for x in again.settings if x.params} == {2}

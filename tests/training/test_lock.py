@@ -132,14 +132,14 @@ def test_an_unfinished_lock_has_no_owner(text: str, tmp_path: Path, said: list[s
 def test_who_waits_is_told_for_whom_and_enters_next(
     holder: subprocess.Popen[str], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as the owner lives; it is reported once."""
+    """As long as the owner lives; it is reported once. One that has ended is dead also while its parent has not asked."""
     looks = []
 
     def sleep(seconds: float) -> None:
         looks.append(seconds)
         if len(looks) == 3:
             holder.kill()
-            holder.wait()
+            os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
 
     monkeypatch.setattr(lock.time, "sleep", sleep)
     with locked(tmp_path, said.append, wait=True):
