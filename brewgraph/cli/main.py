@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "run": "Check a spec, train its student, compare the models.",
     "sweep": "Run a spec over values of its params; compare.",
     "runs": "List runs; compare, tag and remove them.",
+    "report": "Write a run's report as one page.",
     "check": "Check specs against their models and data.",
     "cache": "Compute what a spec keeps on disk, before any run.",
     "fmt": "Format specs in place.",

@@ -55,7 +55,7 @@ def changes_since(folder: RunFolder, checked: Checked, prints: Mapping[str, str]
     nothing if the spec of the run can no longer be read. Of equal specs only one may learn without its teacher.
     """
     try:
-        source, params = _spec_of(folder, Path(checked.recipe.source.name).name)
+        source, params = spec_of(folder, Path(checked.recipe.source.name).name)
         before = check_names(source, params)
     except (OSError, KeyError, ValueError, BrewError):
         return
@@ -75,7 +75,7 @@ def changes_between(one: RunFolder, other: RunFolder) -> Iterator[str]:
     sides: list[Side] = []
     for folder in (one, other):
         try:
-            source, params = _spec_of(folder, "spec.brew")
+            source, params = spec_of(folder, "spec.brew")
             recipes.append(check_names(source, params))
         except (OSError, KeyError, ValueError, BrewError) as error:
             where = display_path(folder.path)
@@ -100,7 +100,7 @@ def changes_between(one: RunFolder, other: RunFolder) -> Iterator[str]:
             yield f"~ {name} {around[0].get(name, 'unknown')} -> {around[1].get(name, 'unknown')}"
 
 
-def _spec_of(folder: RunFolder, name: str) -> tuple[Source, Mapping[str, Any]]:
+def spec_of(folder: RunFolder, name: str) -> tuple[Source, Mapping[str, Any]]:
     """The spec of a run, in the folder where it was and under this name there, and its params. Raises `OSError`,
     `KeyError` or `ValueError` for a folder without one.
     """

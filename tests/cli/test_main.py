@@ -48,6 +48,7 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
         "run",
         "sweep",
         "runs",
+        "report",
         "check",
         "cache",
         "fmt",

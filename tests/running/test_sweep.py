@@ -174,7 +174,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(spec: Path):
     """Two at a time, killed without warning after the first has finished: the runs end with the sweep, and the same
     command makes those that are missing. Its scores are those of a sweep that nobody disturbed.
     """
-    spec.write_text(spec.read_text().replace("steps = 2;", "steps = 200; save_steps = 20 steps;"))
+    spec.write_text(spec.read_text().replace("steps = 2;", "steps = 40; save_steps = 10 steps; eval_steps = 100%;"))
     options = ("--set", "T=2,4", "--set", "seed=0..1", "--jobs", "2")
     process = command(spec, *options)
     end = time.monotonic() + 200
@@ -191,16 +191,19 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(spec: Path):
     assert resumed.returncode == 0, errors
     for name, content in kept.items():
         assert (spec.parent / "runs" / name / "finished.json").read_bytes() == content
-    whole, _ = command(spec, *options[:-2], "--runs", "others").communicate(timeout=200)
-    first, second = (json.loads(text)["settings"] for text in (output, whole))
-    assert first == second
-    assert [x["runs"] for x in first] == [1, 2, 2]
+    undisturbed = sweep(Work(Source.read(spec), spec.parent / "others"), {"T": (2, 4), "seed": range(2)})
+    resumed_scores = [(x["params"], x["model"], x["runs"], x["scores"]) for x in json.loads(output)["settings"]]
+    assert resumed_scores == [
+        (x.params, x.model, x.runs, {name: {"mean": x.mean(name), "sd": x.deviation(name)} for name in x.scores})
+        for x in undisturbed.settings
+    ]
+    assert [runs for _, _, runs, _ in resumed_scores] == [1, 2, 2]
 
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_a_failed_run(spec: Path):
     """As the system does where memory runs out: the others end well."""
-    spec.write_text(spec.read_text().replace("steps = 2;", "steps = 1000;"))
+    spec.write_text(spec.read_text().replace("steps = 2;", "steps = 200; eval_steps = 100%; logging_steps = 1;"))
     process = command(spec, "--set", "T=2,4", "--jobs", "2")
     end, victim = time.monotonic() + 200, 0
     while not victim and time.monotonic() < end:
