@@ -79,6 +79,11 @@ class Command(TyperCommand):
 class SuggestingGroup(TyperGroup):
     """A group that suggests a remedy for unknown commands."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of `COMMANDS`; typer would put those with subcommands last."""
+        order = {name: position for position, name in enumerate(COMMANDS)}
+        return sorted(super().list_commands(ctx), key=lambda name: order.get(name, len(order)))
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             ctx.fail(about_command(args[0], args[1:], list(self.commands)))

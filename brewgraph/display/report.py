@@ -52,9 +52,10 @@ class Report:
             drawn = (f"<figure><figcaption>{escape(x.title)}</figcaption>{draw(x)}</figure>" for x in plots)
             if plots:
                 yield f'<h2>{title}</h2><div class="charts">{"".join(drawn)}</div>'
-        for name in self.graphs.graphs if self.graphs is not None else ():
-            of = f" of {escape(name)}" if name else ""
-            yield f'<h2>Loss{of}</h2><div class="scroll graph">{replace(self.graphs, task=name).write("svg")}</div>'
+        if (shown := self.graphs) is not None:
+            for name in shown.graphs:
+                of = f" of {escape(name)}" if name else ""
+                yield f'<h2>Loss{of}</h2><div class="scroll graph">{replace(shown, task=name).write("svg")}</div>'
         if self.plan is not None:
             yield f"<h2>Plan</h2>{self.plan._repr_html_()}"
         yield f"<h2>Spec</h2><pre>{escape(self.spec)}</pre>"
