@@ -45,7 +45,9 @@ _UNREFERENCED = re.compile(
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines over optimizer steps: by name, pairs of step and value. `points` marks each value."""
+    """Lines over optimizer steps: by name, pairs of step and value. `points` marks each value. A line without values is
+    not drawn, but has its colour, so that plots of the same names agree.
+    """
 
     title: str
     lines: Mapping[str, Sequence[tuple[int, float]]]
@@ -85,7 +87,10 @@ def draw(plot: Curves | Scatter) -> str:
 
 def _draw_curves(axes: Axes, plot: Curves) -> None:
     for (dash, colour), (name, line) in zip(cycle(_LINES), plot.lines.items(), strict=False):
-        steps, values = zip(*((x, y) for x, y in line if math.isfinite(y)), strict=True)
+        finite = [(x, y) for x, y in line if math.isfinite(y)]
+        if not finite:
+            continue
+        steps, values = zip(*finite, strict=True)
         # a name that begins with `_` would have no place in the legend
         mark = "o" if plot.points or len(steps) == 1 else ""
         axes.plot(steps, values, dash, color=LIGHT[colour], linewidth=1.8, marker=mark, markersize=4, label=f" {name}")

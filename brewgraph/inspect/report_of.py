@@ -11,7 +11,6 @@ from typing import Any
 
 from brewgraph.checking.check import Checked, check
 from brewgraph.diagnostics import BrewError, UsageError
-from brewgraph.display.lines import number
 from brewgraph.display.plots import Curves, Scatter
 from brewgraph.display.report import Report
 from brewgraph.inspect.graph_of import show
@@ -101,13 +100,10 @@ def _curves(folder: RunFolder, of: str = "") -> Iterator[Curves]:
             for name, value in named.items():
                 if isinstance(value, int | float):
                     logged.setdefault(title, {}).setdefault(name, []).append((line["step"], value))
+    if plain := logged.get("terms without weights"):
+        logged["terms without weights"] = {"loss": [], **plain}  # so that terms have one colour in both plots
     for title, lines in logged.items():
-        last = ", ".join(f"{name} {number(line[-1][1])}" for name, line in lines.items()) if len(lines) == 1 else ""
-        yield Curves(
-            f"{of}{title}{f', at the end {last}' if last and title != 'learning rate' else ''}",
-            lines,
-            title == "scores on dev",
-        )
+        yield Curves(f"{of}{title}", lines, title == "scores on dev")
 
 
 def _log(folder: RunFolder) -> Iterator[Mapping[str, Any]]:

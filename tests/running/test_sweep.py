@@ -170,6 +170,7 @@ def is_finished(runs: Path, count: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_sweep_that_is_killed_goes_on_where_it_was(spec: Path):
     """Two at a time, killed without warning after the first has finished: the runs end with the sweep, and the same
     command makes those that are missing. Its scores are those of a sweep that nobody disturbed.
@@ -177,7 +178,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(spec: Path):
     spec.write_text(spec.read_text().replace("steps = 2;", "steps = 40; save_steps = 10 steps; eval_steps = 100%;"))
     options = ("--set", "T=2,4", "--set", "seed=0..1", "--jobs", "2")
     process = command(spec, *options)
-    end = time.monotonic() + 200
+    end = time.monotonic() + 300
     while not is_finished(spec.parent / "runs", 1) and time.monotonic() < end:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
@@ -187,7 +188,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(spec: Path):
     kept = {x.parent.name: x.read_bytes() for x in spec.parent.glob("runs/*/finished.json")}
     assert 2 <= len(kept) < 5, "the teacher, and not yet all students"
     resumed = command(spec, *options)
-    output, errors = resumed.communicate(timeout=200)
+    output, errors = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, errors
     for name, content in kept.items():
         assert (spec.parent / "runs" / name / "finished.json").read_bytes() == content
@@ -201,17 +202,18 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(spec: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_process_that_is_killed_is_a_failed_run(spec: Path):
     """As the system does where memory runs out: the others end well."""
     spec.write_text(spec.read_text().replace("steps = 2;", "steps = 200; eval_steps = 100%; logging_steps = 1;"))
     process = command(spec, "--set", "T=2,4", "--jobs", "2")
-    end, victim = time.monotonic() + 200, 0
+    end, victim = time.monotonic() + 300, 0
     while not victim and time.monotonic() < end:
         locks = [x for x in spec.parent.glob("runs/student-*/.lock") if (x.parent / "metrics.jsonl").exists()]
         victim = json.loads(locks[0].read_text())["process"] if len(locks) == 2 else 0
         time.sleep(0.05)
     os.kill(victim, signal.SIGKILL)
-    output, errors = process.communicate(timeout=200)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 3
     assert (
         "1 run failed; the same command repeats it:\n  its process was killed, perhaps because memory ran out" in errors
