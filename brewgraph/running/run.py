@@ -75,7 +75,7 @@ class RunResult:
 @dataclass(frozen=True)
 class Options:
     """How to run a spec. `runs` is the folder of all runs (None: beside each spec); `skip` names passes to skip; with
-    `wait` a run that another process is at is waited for, as teachers always are.
+    `wait` a run that another process of this machine is at, and a teacher's, is waited for.
     """
 
     out: Path | None = None
@@ -113,7 +113,7 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
     if (rows := _finished(folder, builder, identity, options)) is None:
         on_main_process(lambda: folder.prepare("--out" if options.out else "--runs"))
         # ranks that stand still for long would end the run
-        wait = (options.wait or near is not None) and this_process().num_processes == 1
+        wait = options.wait and this_process().num_processes == 1
         with locked(folder.path, reporter.say, wait=wait) if this_process().is_main_process else nullcontext():
             # what another process may have done since
             since = on_main_process(lambda: _finished(folder, builder, identity, options))

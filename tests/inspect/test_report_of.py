@@ -52,7 +52,7 @@ def test_a_report_holds_what_the_run_wrote(folder: RunFolder):
     weighted, plain = curves["loss and weighted terms"].lines, curves["terms without weights"].lines
     assert [step for step, _ in weighted["loss"]] == [1, 2]
     assert [y for _, y in weighted["hard"]] == pytest.approx([0.5 * y for _, y in plain["hard"]])
-    assert list(plain)[0] == "loss", "so that terms have one colour in both plots"
+    assert next(iter(plain)) == "loss", "so that terms have one colour in both plots"
     assert set(curves["scores on dev"].lines) >= {"accuracy", "macro F1"}
     assert made.command.endswith("student.brew --set=T=2")
     assert "torch" in made.lock
