@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import brewgraph as bg
 from brewgraph.diagnostics import SpecError, UsageError
 from brewgraph.running.scores import ScoreRow
 from brewgraph.running.sweep import Between, SweepResult, SweptRun, Work, cells_of, check_axes, count_runs, sweep
@@ -235,3 +236,15 @@ def test_a_search_is_resumed_by_its_repetition(spec: Path):
     assert [run.params for run in again.runs] == tried
     assert {path: path.stat().st_mtime_ns for path in spec.parent.glob("runs/*/finished.json")} == finished
     assert {x.runs for x in again.settings if x.params} == {2}
+
+
+def test_in_python_lists_and_ranges_are_values(spec: Path):
+    """Anything else is one value. The result prints as the table, and shows it in a notebook."""
+    result = bg.sweep(spec, T=[2, 4], seed=range(1), runs=spec.parent / "here")
+    assert [run.params for run in result.runs] == [{"T": 2, "seed": 0}, {"T": 4, "seed": 0}]
+    assert {run.folder.parent for run in result.runs} == {spec.parent / "here"}
+    lines = str(result).splitlines()
+    assert [line.split()[:2] for line in lines] == [["T", "model"], ["any", "big"], ["2", "small"], ["4", "small"]]
+    assert result._repr_html_().count("<tr>") == 4
+    with pytest.raises(SpecError, match="the spec has no param `t` to set"):
+        bg.sweep(spec, t=[1])
