@@ -118,7 +118,8 @@ def _for_a_page(svg: str, title: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = _UNREFERENCED.sub("", svg)
-    svg = re.sub(r"font: ([\d.]+)px[^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r"font: ([\d.]+)px[^;\"]*", r"font-size: \1px", svg)  # of matplotlib before 3.11
+    svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
     for name in ("ink", "soft", "edge", "student", "teacher", "data", "mark"):
         svg = re.sub(rf"(?<=: ){LIGHT[name]}(?=[;\"])", f"var(--{name})", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
