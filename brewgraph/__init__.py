@@ -10,7 +10,7 @@ bg.run("spec.brew", T=4)
 """
 
 from brewgraph.api import CheckedRecipe as Recipe
-from brewgraph.api import check, format_text, load, loads, run
+from brewgraph.api import check, format_text, load, loads, run, sweep
 from brewgraph.diagnostics import BrewError, BrewWarning, Diagnostic, RunError, SpecError, UsageError
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "load",
     "loads",
     "run",
+    "sweep",
 ]

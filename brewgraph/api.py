@@ -1,4 +1,4 @@
-"""The public verbs: `load`, `check`, `run`, `format_text`. Deferred imports let `import brewgraph` start quickly."""
+"""The public verbs: `load`, `check`, `run`, `sweep`, `format_text`. Deferred imports make `import brewgraph` quick."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from brewgraph.display.plan import Plan
     from brewgraph.display.render import Shown
     from brewgraph.running.run import RunResult
+    from brewgraph.running.sweep import SweepResult
     from brewgraph.runtime.distiller import Distiller
     from brewgraph.training.reporter import Reporter
 
@@ -192,12 +193,47 @@ def run(
     step is done and a checkpoint is written, from which the same call resumes.
     """
     from brewgraph.running.run import Options, run_checked
-    from brewgraph.training.reporter import LogReporter, NotebookReporter, in_notebook
 
     here, home = (None if place is None else Path(place) for place in (out, runs))
     options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
     checked = _warned(path, {**settings, **(params or {})})
-    return run_checked(checked, options, reporter or (NotebookReporter() if in_notebook() else LogReporter()))
+    return run_checked(checked, options, reporter or _reporter_of_run(""))
+
+
+def sweep(
+    path: str | Path,
+    /,
+    *,
+    jobs: int = 1,
+    runs: str | Path | None = None,
+    allow_python: bool = False,
+    params: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> SweepResult:
+    """Run a spec at every combination of values of its params: `bg.sweep("spec.brew", T=[2, 4, 8], seed=range(5))`.
+
+    Other keywords are params, as in `run`: a list or a range holds values to try, anything else is one value. The
+    result prints as a table of means and standard deviations over `seed`; `settings` holds them and `runs` each run. A
+    run that fails is in `failed` and ends no other. Finished runs are found again, so the same call resumes a sweep.
+
+    With `jobs` above 1 so many runs are made at a time, in processes that import the calling script: call it below
+    `if __name__ == "__main__":`.
+    """
+    from brewgraph.running.sweep import Work, first_point
+    from brewgraph.running.sweep import sweep as run_all
+    from brewgraph.training.reporter import log
+
+    values = {**settings, **(params or {})}
+    axes = {name: x if isinstance(x, list | range) else (x,) for name, x in values.items()}
+    source = _warned(path, first_point(axes)).recipe.source
+    work = Work(source, None if runs is None else Path(runs), allow_python, _reporter_of_run, jobs)
+    return run_all(work, axes, say=log.info)
+
+
+def _reporter_of_run(label: str) -> Reporter:
+    from brewgraph.training.reporter import LogReporter, NotebookReporter, in_notebook
+
+    return NotebookReporter() if in_notebook() else LogReporter()
 
 
 def format_text(text: str) -> str:

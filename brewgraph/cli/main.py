@@ -17,6 +17,9 @@ from brewgraph.diagnostics import suggest
 
 COMMANDS: dict[str, str] = {
     "run": "Check a spec, train its student, compare the models.",
+    "sweep": "Run a spec over values of its params; compare.",
+    "runs": "List runs; compare, tag and remove them.",
+    "report": "Write a run's report as one page.",
     "check": "Check specs against their models and data.",
     "cache": "Compute what a spec keeps on disk, before any run.",
     "fmt": "Format specs in place.",
@@ -77,6 +80,11 @@ class Command(TyperCommand):
 class SuggestingGroup(TyperGroup):
     """A group that suggests a remedy for unknown commands."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of `COMMANDS`; typer would put those with subcommands last."""
+        order = {name: position for position, name in enumerate(COMMANDS)}
+        return sorted(super().list_commands(ctx), key=lambda name: order.get(name, len(order)))
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             ctx.fail(about_command(args[0], args[1:], list(self.commands)))
@@ -90,7 +98,7 @@ _DEFAULTS: dict[str, Any] = {**_UNASKED, **{name: {"help": False} for name in CO
 
 def application(loaded: Collection[str] = tuple(COMMANDS)) -> typer.Typer:
     """The command with its subcommands, of which these are loaded: modules of that name with a `command`, and maybe
-    `SETTINGS` for typer. The others have a line in the list, and do nothing.
+    `SETTINGS` for typer, or `SUBCOMMANDS` by name. The others have a line in the list, and do nothing.
     """
     # plain help: importing rich would take longer than everything else here
     app = typer.Typer(
@@ -105,7 +113,14 @@ def application(loaded: Collection[str] = tuple(COMMANDS)) -> typer.Typer:
     for name, line in COMMANDS.items():
         module = import_module(f"brewgraph.cli.{name}") if name in loaded else None
         command = reported(module.command) if module is not None else lambda: None
-        app.command(name, cls=Command, short_help=line, **getattr(module, "SETTINGS", {}))(command)
+        if parts := getattr(module, "SUBCOMMANDS", {}):
+            group = typer.Typer(cls=SuggestingGroup, rich_markup_mode=None)
+            group.callback(invoke_without_command=True)(command)
+            for part, function in parts.items():
+                group.command(part, cls=Command)(reported(function))
+            app.add_typer(group, name=name, short_help=line)
+        else:
+            app.command(name, cls=Command, short_help=line, **getattr(module, "SETTINGS", {}))(command)
     app.callback()(_options)
     return app
 

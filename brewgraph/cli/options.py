@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from brewgraph.source import MOST_BYTES, EncodingError, Source, is_call
 if TYPE_CHECKING:
     from brewgraph.checking.check import Checked
     from brewgraph.inspect.targets import Models
+    from brewgraph.running.sweep import Between
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", autocompletion=specs)]
 Run = Annotated[
@@ -64,12 +65,16 @@ _LONGEST_NUMBER = 19
 """Characters: what is longer is a float, or infinite."""
 _INTEGER = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_COMMA = re.compile(r""",(?=(?:[^"']|"[^"]*"|'[^']*')*$)(?![^\[]*\])""")
+"""A comma that is neither in quotes nor in brackets."""
+_RANGE = re.compile(rf"(?P<low>{_FLOAT.pattern})\.\.(?P<high>{_FLOAT.pattern})")
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 
 
-def parse_sets(options: Sequence[str] | None) -> dict[str, Any]:
+def parse_sets(options: Sequence[str] | None, value_of: Callable[[str], Any] | None = None) -> dict[str, Any]:
     """The params of `--set T=8 --set name=abc`. Values are numbers, `true`, `false`, `none`, lists such as `[0, 4]`, or
-    text; quotes keep `"8"` a text. The last value of a name counts. Raises `UsageError` for any other form.
+    text; quotes keep `"8"` a text. The last value of a name counts. `value_of` reads other values. Raises `UsageError`
+    for any other form.
     """
     params: dict[str, Any] = {}
     for text in options or ():
@@ -78,8 +83,34 @@ def parse_sets(options: Sequence[str] | None) -> dict[str, Any]:
             wanted = name.split(" ")[0] if not sign else name.replace("-", "_").rpartition(".")[2]
             remedy = f"write `--set {wanted}=VALUE`" if wanted.isidentifier() else "write `--set NAME=VALUE`"
             raise UsageError(f"`--set {text}` is not of the form `name=value`: {remedy}")
-        params[name] = parse_value(value)
+        params[name] = (value_of or parse_value)(value)
     return params
+
+
+def parse_axes(options: Sequence[str] | None) -> dict[str, Sequence[Any] | Between]:
+    """The values of `--set T=2,4,8 --set seed=0..4 --set lr=1e-5..1e-3`, each as in `parse_sets`, and each once.
+
+    A range of whole numbers includes both ends. Raises `UsageError`.
+    """
+    from brewgraph.running.sweep import Between
+
+    axes: dict[str, Sequence[Any] | Between] = {}
+    for name, text in parse_sets(options, str).items():
+        parts = [part.strip() for part in _COMMA.split(text)]
+        if len(parts) > 1 and not all(parts):
+            raise UsageError(f"`--set {name}={text}` has an empty value: remove a comma")
+        if ends := _RANGE.fullmatch(text):
+            low, high = parse_value(ends["low"]), parse_value(ends["high"])
+            if low > high:
+                raise UsageError(
+                    f"`--set {name}={text}` is an empty range: write `{name}={ends['high']}..{ends['low']}`"
+                )
+            whole = isinstance(low, int) and isinstance(high, int)
+            axes[name] = range(low, high + 1) if whole else Between(float(low), float(high))
+        else:
+            values = {repr(value): value for value in map(parse_value, parts)}
+            axes[name] = tuple(values.values())
+    return axes
 
 
 def parse_value(text: str) -> Any:

@@ -42,6 +42,17 @@ class PlainReporter(TimedReporter):
         self.say(f"step {step:,}/{self.steps:,}: dev {scores_text(scores)}")
 
 
+class LabelledReporter(PlainReporter):
+    """The lines of one run of several at a time, each after its label."""
+
+    def __init__(self, stream: TextIO, label: str):
+        super().__init__(stream)
+        self.label = label
+
+    def say(self, text: str) -> None:
+        super().say(f"{self.label}: {text}")
+
+
 class LiveReporter(Reporter):
     """A bar with the step, the loss and its terms, and the remaining time."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from brewgraph.checking.check import Checked
     from brewgraph.models.description import ModelDescription
     from brewgraph.running.profile import StepProfile
-    from brewgraph.running.table import ScoreRow
+    from brewgraph.running.scores import ScoreRow
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def summary(checked: Checked, rows: Sequence[ScoreRow], folder: Path | None, *, 
     """The summary of a run: its table, comparisons of the student with its teachers and with the same student trained
     without them, and where it is saved. After a dry run (`folder` None) the table only.
     """
-    from brewgraph.running.table import cells_of
+    from brewgraph.running.scores import cells_of
     from brewgraph.training.folder import display_path
 
     if rows:
@@ -171,7 +171,7 @@ def ratio(student: ScoreRow, teacher: ScoreRow) -> str:
 
     Speeds are compared if both do the same tasks and the rounds agree, scores if that of the teacher is above zero.
     """
-    from brewgraph.running.table import faster
+    from brewgraph.running.scores import faster
 
     compared = [_times(teacher.size / student.size, "smaller", "larger") if student.size else "of unknown size"]
     compared[0] += f" than {teacher.name}"

@@ -7,15 +7,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from brewgraph.checking.check import Checked, check, check_names
-from brewgraph.diagnostics import BrewError
-from brewgraph.display.diff import SIGNS, compare
+from brewgraph.diagnostics import BrewError, UsageError
+from brewgraph.display.diff import SIGNS, Side, compare
 from brewgraph.graph.identity import QUIET
 from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.settings.train import Train
 from brewgraph.source import Source
-from brewgraph.training.folder import RunFolder
+from brewgraph.training.folder import RunFolder, display_path
 
 _LIBRARIES = ("brewgraph", "torch", "transformers", "accelerate", "datasets")
 
@@ -52,23 +54,69 @@ def changes_since(folder: RunFolder, checked: Checked, prints: Mapping[str, str]
     """What differs between the run in a folder and a spec whose data and models have these prints, a line for each;
     nothing if the spec of the run can no longer be read. Of equal specs only one may learn without its teacher.
     """
-    resolved = folder.resolved or {}
     try:
-        text = (folder.path / "spec.brew").read_text(encoding="utf-8")
-        source = Source(text, str(Path(resolved["folder"]) / Path(checked.recipe.source.name).name))
-        before = check_names(source, resolved["params"])
+        source, params = spec_of(folder, Path(checked.recipe.source.name).name)
+        before = check_names(source, params)
     except (OSError, KeyError, ValueError, BrewError):
         return
     with suppress(BrewError):  # a model of it may be gone
-        then = check(source, resolved["params"])
+        then = check(source, params)
         if then.graphs and checked.graphs:
             yield from (f"{SIGNS[change.how]} {change.text}" for change in compare(then.side, checked.side).changes)
-    contents = [
-        {_subject(recipe, key): value for key, value in of.items()}
-        for recipe, of in ((before, resolved.get("fingerprints", {})), (checked.recipe, prints))
-    ]
-    for name, value in contents[0].items():
-        if contents[1].get(name, value) != value:
+    yield from _changes_of_content((before, (folder.resolved or {}).get("fingerprints", {})), (checked.recipe, prints))
+
+
+def changes_between(one: RunFolder, other: RunFolder) -> Iterator[str]:
+    """What differs between two runs: their specs in meaning, else in params; data and models by content; circumstances.
+
+    Raises `UsageError` for a folder whose spec can no longer be read.
+    """
+    recipes: list[Recipe] = []
+    sides: list[Side] = []
+    for folder in (one, other):
+        try:
+            source, params = spec_of(folder, "spec.brew")
+            recipes.append(check_names(source, params))
+        except (OSError, KeyError, ValueError, BrewError) as error:
+            where = display_path(folder.path)
+            raise UsageError(f"the spec of `{where}` can no longer be read: make the run again with --force") from error
+        with suppress(BrewError):  # a model of it may be gone
+            if (checked := check(source, params)).graphs:
+                sides.append(checked.side)
+    if len(sides) == 2:
+        yield from (f"{SIGNS[change.how]} {change.text}" for change in compare(*sides).changes)
+    else:
+        yield "  the models of the specs cannot be reached: params are compared in place of losses and settings"
+        before, after = (recipe.params for recipe in recipes)
+        for name in dict.fromkeys([*before, *after]):
+            if before.get(name) != after.get(name):
+                yield f"~ param {name}: {setting_text(before.get(name))} -> {setting_text(after.get(name))}"
+    contents = [folder.resolved or {} for folder in (one, other)]
+    prints = [content.get("fingerprints", {}) for content in contents]
+    yield from _changes_of_content(*zip(recipes, prints, strict=True))
+    around = [content.get("circumstances", {}) for content in contents]
+    for name in dict.fromkeys([*around[0], *around[1]]):
+        if around[0].get(name) != around[1].get(name):
+            yield f"~ {name} {around[0].get(name, 'unknown')} -> {around[1].get(name, 'unknown')}"
+
+
+def spec_of(folder: RunFolder, name: str) -> tuple[Source, Mapping[str, Any]]:
+    """The spec of a run, in the folder where it was and under this name there, and its params. Raises `OSError`,
+    `KeyError` or `ValueError` for a folder without one.
+    """
+    resolved = folder.resolved or {}
+    text = (folder.path / "spec.brew").read_text(encoding="utf-8")
+    params: Mapping[str, Any] = resolved["params"]
+    return Source(text, str(Path(resolved["folder"]) / name)), params
+
+
+def _changes_of_content(
+    one: tuple[Recipe, Mapping[str, str]], other: tuple[Recipe, Mapping[str, str]]
+) -> Iterator[str]:
+    """The data and models of the first recipe whose prints are others in the second."""
+    before, after = ({_subject(recipe, key): value for key, value in of.items()} for recipe, of in (one, other))
+    for name, value in before.items():
+        if after.get(name, value) != value:
             yield f"~ {name}: content"
 
 

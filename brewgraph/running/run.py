@@ -22,8 +22,9 @@ from brewgraph.running.changes import changes_of_circumstances, changes_of_habit
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.run_faults import explained
 from brewgraph.running.run_identity import Identity, folder_of_teacher, identify
+from brewgraph.running.scores import ScoreRow, cells_of
 from brewgraph.running.spec_builder import SpecBuilder
-from brewgraph.running.table import ScoreRow, Trained, cells_of, compare
+from brewgraph.running.table import Trained, compare
 from brewgraph.running.teacher_check import check_teachers_agree, report_rounding
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
 from brewgraph.training.folder import (
@@ -73,7 +74,9 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a spec. `runs` is the folder of all runs (None: beside each spec); `skip` names passes to skip."""
+    """How to run a spec. `runs` is the folder of all runs (None: beside each spec); `skip` names passes to skip; with
+    `wait` a run that another process of this machine is at, and a teacher's, is waited for.
+    """
 
     out: Path | None = None
     runs: Path | None = None
@@ -82,6 +85,7 @@ class Options:
     without_teacher: bool = False
     allow_python: bool = False
     skip: tuple[str, ...] = ()
+    wait: bool = False
 
 
 def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
@@ -109,7 +113,9 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
         folder = teacher_folder(identity.folder_name, checked.folder, options.runs, near)
     if (rows := _finished(folder, builder, identity, options)) is None:
         on_main_process(lambda: folder.prepare("--out" if options.out else "--runs"))
-        with locked(folder.path, reporter.say) if this_process().is_main_process else nullcontext():
+        # ranks that stand still for long would end the run
+        wait = options.wait and this_process().num_processes == 1
+        with locked(folder.path, reporter.say, wait=wait) if this_process().is_main_process else nullcontext():
             # what another process may have done since
             since = on_main_process(lambda: _finished(folder, builder, identity, options))
             rows = broadcast_object_list([since])[0]
@@ -117,7 +123,8 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
                 return _run_owned(builder, folder, identity, options, reporter, (*(near or ()), home))
     if this_process().is_main_process:
         _remove_leftovers(folder)
-    again = "; --force runs it again" if len(checked.parents) == 1 else ""  # which teachers do not
+    # which is an option of neither teachers nor sweeps
+    again = "; --force runs it again" if len(checked.parents) == 1 and not options.wait else ""
     reporter.say(f"{display_path(folder.path)} is already finished{again}")
     return RunResult(folder.path, rows, fresh=False)
 
@@ -148,13 +155,18 @@ def _run_owned(
         builder.drop_other(name)
     if not resume:
         on_main_process(lambda: folder.clear(identity.hash))
-    on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
+    on_main_process(folder.forget_failure)
     try:
+        on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
         with explained(folder):
             rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
     except INTERRUPTIONS as interruption:
         same = f"run the same command again{', without --force' if options.force else ''}"
         raise type(interruption)(f"{same}: {_what_follows(folder, Path(checked.recipe.source.name).stem)}") from None
+    except Exception as error:
+        if this_process().is_main_process:
+            folder.record_failure(error)
+        raise
     content = {"hash": identity.hash, "table": [vars(row) for row in rows]}
     on_main_process(lambda: folder.write_json("finished.json", content))
     for path in folder.all_checkpoints:

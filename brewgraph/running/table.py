@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import cast
 
 import datasets
@@ -20,16 +19,15 @@ from transformers import PreTrainedModel
 
 from brewgraph.checking.check import Checked
 from brewgraph.data.sources.tensor_batches import ReadyBatches
-from brewgraph.display.cost import megabytes
-from brewgraph.display.lines import number
 from brewgraph.models.fake.shapes import count_parameters
 from brewgraph.models.heads import HeadedModel, evaluating
 from brewgraph.models.standby import awake
-from brewgraph.recipe.label_types import LABEL_TYPES, NONE
+from brewgraph.recipe.label_types import NONE
 from brewgraph.recipe.recipe import Task
-from brewgraph.recipe.settings.metric_names import keyed, metric_words
+from brewgraph.recipe.settings.metric_names import keyed
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.predict import losses_on
+from brewgraph.running.scores import FEWEST, ScoreRow
 from brewgraph.running.spec_builder import closing_split, models_of
 from brewgraph.training.evaluation import can_score, model_inputs, own_view, score
 from brewgraph.training.processes import this_process
@@ -38,73 +36,6 @@ from brewgraph.training.work import Material, in_order
 _BATCH = 64
 _TIMED = 4
 """Batches of a task that models are timed on."""
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """A row of the table, with all `scores` by name (`accuracy`; `ner/f1` if tasks have names).
-
-    `tasks` are the label types by task name, "" without tasks; the type "" means losses in place of scores. `splits`
-    are those that tasks were scored on. `size` counts bytes of weights, a shared trunk once. `seconds` are the seconds
-    per sentence in each round of `measure`, whose rounds all rows share; `per_second` are sentences per second at their
-    median.
-    """
-
-    name: str
-    scores: Mapping[str, float]
-    tasks: Mapping[str, str]
-    parameters: int
-    size: int
-    per_second: float
-    seconds: Sequence[float] = ()
-    splits: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        # in a file, tuples are lists and NaN is null
-        object.__setattr__(self, "seconds", tuple(self.seconds))
-        scores = {name: math.nan if value is None else value for name, value in self.scores.items()}
-        object.__setattr__(self, "scores", scores)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the scores in the table, task by task: those of its labels, or its loss and terms."""
-        names: list[str] = []
-        for task, kind in self.tasks.items():
-            losses = (name for name in self.scores if not task or name.startswith(f"{task}/"))
-            names += self._present(task, *LABEL_TYPES[kind].shown) if kind else losses
-        return tuple(names)
-
-    @property
-    def main(self) -> tuple[str, ...]:
-        """The name of the main score of each task."""
-        return tuple(name for task, kind in self.tasks.items() for name in self._present(task, LABEL_TYPES[kind].main))
-
-    def _present(self, task: str, *metrics: str) -> list[str]:
-        return [name for name in keyed(task, dict.fromkeys(metrics, 0.0)) if name in self.scores]
-
-
-def cells_of(rows: Sequence[ScoreRow]) -> list[tuple[str, ...]]:
-    """The cells of the table: a header, then scores, parameters, bytes and speed of each model."""
-    columns = list(dict.fromkeys(name for row in rows for name in row.columns))
-    header = ("model", *map(metric_words, columns), "parameters", "size", "sentences/s")
-    return [header] + [
-        (
-            row.name,
-            *(number(row.scores[name]) if name in row.scores else "-" for name in columns),
-            f"{row.parameters:,}",
-            megabytes(row.size),
-            _pace(row),
-        )
-        for row in rows
-    ]
-
-
-def _pace(row: ScoreRow) -> str:
-    """Sentences per second and half of their spread: `1,204 ±3%`; `-` if that is half of the value or more."""
-    if not row.per_second or spread(row.seconds) >= 1:
-        return "-"
-    half = f" ±{spread(row.seconds) / 2:.0%}" if len(row.seconds) > 1 else ""
-    return f"{row.per_second:,.0f}{half}"
 
 
 @dataclass(frozen=True)
@@ -265,12 +196,8 @@ def _tensor_bytes(path: Path) -> int:
 ROUNDS = 7
 """Timed passes over the batches."""
 
-_FEWEST = 3
 _SECONDS = 3.0
-"""How long measuring may take. Slow models get fewer batches and fewer rounds, but at least `_FEWEST`."""
-
-_WIDEST = 0.2
-"""The spread above which speeds are not compared."""
+"""How long measuring may take. Slow models get fewer batches and fewer rounds, but at least `FEWEST`."""
 
 
 @dataclass(frozen=True)
@@ -304,7 +231,7 @@ def measure(
     count = max(1, min(longest, int(_SECONDS / (ROUNDS * max(once, 1e-9)))))
     rounds: dict[str, list[float]] = {name: [] for name in batches}
     for turn in range(ROUNDS):
-        if turn >= _FEWEST and clock() - begin > _SECONDS:
+        if turn >= FEWEST and clock() - begin > _SECONDS:
             break
         seconds = dict.fromkeys(batches, 0.0)
         for index in range(count):
@@ -314,19 +241,3 @@ def measure(
         for name, own in batches.items():
             rounds[name].append(seconds[name] / sum(batch.sentences for batch in own[:count]))
     return {name: tuple(values) for name, values in rounds.items()}
-
-
-def spread(values: Sequence[float]) -> float:
-    """The interquartile range divided by the median; 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    low, middle, high = quantiles(values, n=4, method="inclusive")
-    return (high - low) / middle if middle else 0.0
-
-
-def faster(seconds: Sequence[float], than: Sequence[float]) -> float | None:
-    """How many times faster the first model is, by the median of the ratios; None if too few or too widely spread."""
-    ratios = [slow / quick for quick, slow in zip(seconds, than, strict=False) if quick]
-    if len(ratios) < _FEWEST or spread(ratios) > _WIDEST:
-        return None
-    return median(ratios)

@@ -11,6 +11,8 @@ RUN/
   projections.safetensors    the finished projections
   alone/           with `baseline = true`: the same of the student without its teacher
   finished.json    the closing table, written last: a run without it is unfinished
+  failed.json      the error that ended the run, until it is resumed
+  tags.json        what `brewgraph runs tag` calls the run
   .lock            the process that runs in the folder (lock.py)
   profile.json     the trace of `run --profile`, before or after the run
 """
@@ -23,7 +25,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +33,14 @@ from typing import Any
 
 from xxhash import xxh3_128
 
-from brewgraph.diagnostics import RunError
+from brewgraph.diagnostics import BrewError, RunError
 from brewgraph.paths import parse_json, read_json
 
 _BASELINE = "alone"
+_FAILED = "failed.json"
+_TAGS = "tags.json"
+_LINES = 65536
+"""Bytes at the end of a log in which its last line is."""
 LOCK = ".lock"
 """The file that names the process which runs in a folder."""
 
@@ -85,6 +91,38 @@ class RunFolder:
     def finished(self) -> dict[str, Any] | None:
         """The content of `finished.json`; None for an unfinished run."""
         return read_object(self.path / "finished.json")
+
+    @property
+    def failure(self) -> str | None:
+        """The error that ended the run; None if none did."""
+        content = read_object(self.path / _FAILED)
+        return None if content is None else str(content.get("error"))
+
+    def record_failure(self, error: Exception) -> None:
+        """Write down what ended the run, unless the disk is full."""
+        first = next(iter(str(error).strip().splitlines()), "")
+        what = first if isinstance(error, BrewError) else f"{type(error).__name__}: {first}"
+        with suppress(OSError):
+            self.write_json(_FAILED, {"error": what})
+
+    def forget_failure(self) -> None:
+        (self.path / _FAILED).unlink(missing_ok=True)
+
+    @property
+    def last_step(self) -> int | None:
+        """The step of the last line in metrics.jsonl; None without any."""
+        with suppress(OSError, ValueError, KeyError, TypeError), open(self.path / "metrics.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LINES))
+            return int(json.loads(file.read().splitlines()[-1])["step"])
+        return None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What the user calls the run, in order."""
+        return tuple((read_object(self.path / _TAGS) or {}).get("tags", ()))
+
+    def set_tags(self, tags: Collection[str]) -> None:
+        self.write_json(_TAGS, {"tags": sorted(tags)})
 
     @property
     def resolved(self) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -31,6 +32,18 @@ except ImportError:  # on Windows the file alone decides
 
 _CLOCK = 2.0
 """Seconds by which two readings of one start time may differ: the system derives it from its clock."""
+_POLL = 1.0
+"""Seconds between two looks at a folder that another process owns."""
+
+
+class InUse(RunError):
+    """A live process of this machine owns the folder."""
+
+    def __init__(self, folder: Path, owner: Owner | None):
+        self.owner = "another process" if owner is None else f"process {owner.process} on {owner.host}"
+        self.folder = display_path(folder)
+        remedy = "wait for it, or choose another folder with --out or --runs"
+        super().__init__(f"{self.folder} is in use by {self.owner}; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -61,9 +74,11 @@ class Owner:
 
     @property
     def is_alive(self) -> bool:
-        """Whether a process of this machine is the owner."""
+        """Whether a process of this machine is the owner. One that has ended and whose parent has not asked is none."""
         try:
-            return bool(abs(psutil.Process(self.process).create_time() - self.started) < _CLOCK)
+            process = psutil.Process(self.process)
+            ended = process.status() == psutil.STATUS_ZOMBIE
+            return not ended and bool(abs(process.create_time() - self.started) < _CLOCK)
         except (psutil.NoSuchProcess, ValueError, OverflowError):
             return False
         except psutil.AccessDenied:
@@ -79,8 +94,33 @@ def is_owned(folder: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Own a run folder within the block. Raises `RunError` if another process does; a dead owner is reported."""
+def locked(folder: Path, say: Callable[[str], None], *, wait: bool = False) -> Iterator[None]:
+    """Own a run folder within the block. Raises `RunError` if another process does; a dead owner is reported.
+
+    With `wait`, an owner of this machine is waited for and reported once.
+    """
+    waits = False
+    while True:
+        try:
+            descriptor = _owned(folder, say)
+            break
+        except InUse as fault:
+            if not wait:
+                raise
+            if not waits:
+                say(f"waiting for {fault.owner}, which runs in {fault.folder}")
+            waits = True
+            time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the folder may be gone
+            (folder / LOCK).unlink()
+        os.close(descriptor)
+
+
+def _owned(folder: Path, say: Callable[[str], None]) -> int:
+    """The descriptor of a folder's lock, which names this process. Raises `RunError` if another process owns it."""
     path = folder / LOCK
     descriptor = _lock(path)
     try:
@@ -92,17 +132,14 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
                     f"it has ended, delete {display_path(path)}"
                 )
             if owner.is_alive and owner.process != os.getpid():
-                raise RunError(_in_use(folder, owner))
+                raise InUse(folder, owner)
             say(f"process {owner.process}, which ran in {display_path(folder)}, is gone; this process takes over")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(Owner.this())).encode(), 0)
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # the folder may be gone
-                path.unlink()
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _lock(path: Path) -> int:
@@ -116,14 +153,9 @@ def _lock(path: Path) -> int:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 owner = Owner.read(os.read(descriptor, 4096).decode("utf-8", "replace"))
                 os.close(descriptor)
-                raise RunError(_in_use(path.parent, owner)) from None
+                raise InUse(path.parent, owner) from None
             # file systems without locks: the content decides
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         os.close(descriptor)  # its owner has just deleted it
-
-
-def _in_use(folder: Path, owner: Owner | None) -> str:
-    who = "another process" if owner is None else f"process {owner.process} on {owner.host}"
-    return f"{display_path(folder)} is in use by {who}; wait for it, or choose another folder with --out or --runs"

@@ -47,6 +47,9 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
     summaries = {words[0]: words[1] for words in lines if len(words) == 2 and words[0] in COMMANDS}
     assert list(summaries) == [
         "run",
+        "sweep",
+        "runs",
+        "report",
         "check",
         "cache",
         "fmt",

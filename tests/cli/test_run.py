@@ -13,7 +13,7 @@ import torch
 from brewgraph.cli.output import megabytes
 from brewgraph.cli.run import ratio, scored_on, summary, where_it_is
 from brewgraph.models.task_heads import Head
-from brewgraph.running.table import ScoreRow
+from brewgraph.running.scores import ScoreRow
 from brewgraph.training.folder import RunFolder
 from tests.cli.tiny import command, write_tiny
 

@@ -316,7 +316,7 @@ READINGS = [
     ("model source", "gpt2", "hf("), ("optimizer", "adamm", "did you mean `adamw`?"),
     ("schedule", "const", "did you mean `constant`?"), ("feature", "score", "did you mean `scores`?"),
     ("argument", "clases", "did you mean `classes`?"), ("metric", "f1macro", "macro_f1"),
-    ("command", "runs", "`runs/` beside the spec"), ("command", "pred", "did you mean `predict`?"),
+    ("command", "status", "`brewgraph runs`"), ("command", "pred", "did you mean `predict`?"),
 ]  # fmt: skip
 """Words that are nearly one of here or of elsewhere, and what the answer leads to."""
 KNOWN = {

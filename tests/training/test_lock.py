@@ -127,3 +127,23 @@ def test_an_unfinished_lock_has_no_owner(text: str, tmp_path: Path, said: list[s
     with locked(tmp_path, said.append):
         pass
     assert said == []
+
+
+def test_who_waits_is_told_for_whom_and_enters_next(
+    holder: subprocess.Popen[str], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as the owner lives; it is reported once. One that has ended is dead also while its parent has not asked."""
+    looks = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            holder.kill()
+            os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+
+    monkeypatch.setattr(lock.time, "sleep", sleep)
+    with locked(tmp_path, said.append, wait=True):
+        assert Owner.read((tmp_path / LOCK).read_text()) == Owner.this()
+    assert len(looks) == 3
+    assert said[0] == f"waiting for process {holder.pid} on {os.uname().nodename}, which runs in {tmp_path}"
+    assert [line.split(",")[0] for line in said[1:]] == [f"process {holder.pid}"]

@@ -1,0 +1,64 @@
+"""The report of a run as one page that loads nothing else: every text in it is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from importlib.resources import files
+
+from brewgraph.display.lines import html_table
+from brewgraph.display.plan import Plan
+from brewgraph.display.plots import Curves, Scatter, draw
+from brewgraph.display.render import DARK, LIGHT, MONO, RULES, SANS, Shown, colours
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run's report shows. `notes` are lines below the table; `plan` and `graphs` are missing where the models of
+    the spec cannot be reached; `lock` are versions and prints by name.
+    """
+
+    title: str
+    about: str
+    command: str
+    table: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    plots: Sequence[Curves | Scatter]
+    spec: str
+    lock: Mapping[str, str]
+    plan: Plan | None = None
+    graphs: Shown | None = None
+
+    def write(self) -> str:
+        """The page. Raises `UsageError` without matplotlib."""
+        filled = {
+            "TITLE": escape(self.title), "ABOUT": escape(self.about), "LIGHT": colours(LIGHT), "DARK": colours(DARK),
+            "SANS": SANS, "MONO": MONO, "RULES": RULES, "SECTIONS": "\n".join(self._sections()),
+        }  # fmt: skip
+        parts = files("brewgraph.display").joinpath("report.html").read_text(encoding="utf-8").split("__")
+        # one pass over the template: the texts may hold its marks
+        return "".join(filled.get(part, part) if i % 2 else part for i, part in enumerate(parts))
+
+    def _sections(self) -> Iterator[str]:
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        if len(self.table) > 1:
+            rows = html_table(self.table, right=range(1, len(self.table[0])))
+            yield f'<h2>Models</h2><div class="scroll">{rows}</div>{notes}'
+        elif notes:
+            yield notes
+        for title, kind in (("Size, speed and score", Scatter), ("Training", Curves)):
+            plots = [x for x in self.plots if isinstance(x, kind)]
+            drawn = (f"<figure><figcaption>{escape(x.title)}</figcaption>{draw(x)}</figure>" for x in plots)
+            if plots:
+                yield f'<h2>{title}</h2><div class="charts">{"".join(drawn)}</div>'
+        if (shown := self.graphs) is not None:
+            for name in shown.graphs:
+                of = f" of {escape(name)}" if name else ""
+                yield f'<h2>Loss{of}</h2><div class="scroll graph">{replace(shown, task=name).write("svg")}</div>'
+        if self.plan is not None:
+            yield f"<h2>Plan</h2>{self.plan._repr_html_()}"
+        yield f"<h2>Spec</h2><pre>{escape(self.spec)}</pre>"
+        yield f"<h2>Command</h2><pre>{escape(self.command)}</pre>"
+        lock = html_table([("what", "version, setting or print"), *self.lock.items()])
+        yield f'<h2>Lock</h2><div class="lock">{lock}</div>'

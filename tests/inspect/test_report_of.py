@@ -1,0 +1,148 @@
+"""The report of a run: what it shows, that every text is escaped, that it loads nothing, and runs that are not whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from brewgraph.display.plots import Curves, Scatter, draw
+from brewgraph.display.report import Report
+from brewgraph.inspect.report_of import report_of
+from brewgraph.running.records import read_record
+from brewgraph.running.sweep import Work, sweep
+from brewgraph.source import Source
+from brewgraph.training.folder import RunFolder
+from tests.cli.tiny import command, write_tiny
+
+matplotlib = pytest.mark.skipif(
+    __import__("importlib.util").util.find_spec("matplotlib") is None, reason="the extra `report` is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run of two steps, each logged."""
+    spec = write_tiny(tmp_path_factory.mktemp("report"))
+    spec.write_text(spec.read_text().replace("steps = 2 }", "steps = 2; logging_steps = 1 }"))
+    (run,) = sweep(Work(Source.read(spec)), {"T": (2,)}).runs
+    assert run.fault == ""
+    return RunFolder(run.folder)
+
+
+def report(folder: RunFolder) -> Report:
+    record = read_record(folder)
+    assert record is not None
+    return report_of(record)
+
+
+def test_a_report_holds_what_the_run_wrote(folder: RunFolder):
+    """The table, a point for each model, the terms at each logged step, the command and the versions."""
+    made = report(folder)
+    assert [cells[0] for cells in made.table] == ["model", "big", "small"]
+    assert made.notes == ["scored on dev"]
+    scatter = made.plots[0]
+    assert isinstance(scatter, Scatter)
+    assert [(name, score) for name, _, score in scatter.points] == [("big", 0.5), ("small", 0.5)]
+    curves = {x.title: x for x in made.plots if isinstance(x, Curves)}
+    weighted, plain = curves["loss and weighted terms"].lines, curves["terms without weights"].lines
+    assert [step for step, _ in weighted["loss"]] == [1, 2]
+    assert [y for _, y in weighted["hard"]] == pytest.approx([0.5 * y for _, y in plain["hard"]])
+    assert next(iter(plain)) == "loss", "so that terms have one colour in both plots"
+    assert set(curves["scores on dev"].lines) >= {"accuracy", "macro F1"}
+    assert made.command.endswith("student.brew --set=T=2")
+    assert "torch" in made.lock
+    assert made.lock["spec"] == (folder.resolved or {})["spec"]
+    assert made.plan is not None
+    assert made.graphs is not None
+
+
+def test_a_run_that_was_interrupted_has_a_report(folder: RunFolder, tmp_path: Path):
+    """Its curves end where it ended; a line that was cut short and a spec whose data is gone are no obstacles."""
+    (tmp_path / "x-1").mkdir()
+    resolved = {**(folder.resolved or {}), "folder": str(tmp_path)}
+    (tmp_path / "x-1" / "resolved.json").write_text(json.dumps(resolved))
+    (tmp_path / "x-1" / "spec.brew").write_text((folder.path / "spec.brew").read_text())
+    (tmp_path / "x-1" / "metrics.jsonl").write_text(
+        '{"step": 7, "loss": 2.5, "terms": {}, "weighted": {}}\n{"step": 8, "lo'
+    )
+    made = report(RunFolder(tmp_path / "x-1"))
+    assert (made.table, made.plan, made.graphs) == ((), None, None)
+    assert made.notes[0].startswith("plan and graph are missing: ")
+    assert made.notes[1] == "the run is interrupted"
+    assert [(x.title, dict(x.lines)) for x in made.plots if isinstance(x, Curves)] == [
+        ("loss and weighted terms", {"loss": [(7, 2.5)]})
+    ]
+
+
+class Tags(HTMLParser):
+    """The tags of a page and what they refer to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+
+@matplotlib
+def test_the_page_loads_nothing(folder: RunFolder):
+    """No script, no link, no reference but those within the page; the plots are SVG of their own."""
+    page = report(folder).write()
+    tags = Tags()
+    tags.feed(page)
+    assert tags.tags & {"script", "link", "img", "iframe", "object"} == set()
+    assert [link for link in tags.links if not link.startswith("#")] == []
+    assert re.findall(r"url\((?!#)|@import", page) == []
+    assert page.count("<figure>") == len(report(folder).plots)
+    assert "__" not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.S)
+
+
+@matplotlib
+def test_every_text_is_escaped(folder: RunFolder):
+    """Names, notes, errors, spec and lock that hold tags arrive as text."""
+    evil = '<script>alert("x")</script>'
+    made = Report(
+        evil, evil, evil, [("model", evil), (evil, "1")], [evil],
+        [Curves(evil, {evil: [(1, 1.0)], f"_{evil}$": [(1, 2.0), (2, float("nan"))]}), Scatter(evil, evil, evil, [(evil, 1.0, 2.0), ("b", 2.0, 1.0)])],
+        evil, {evil: evil},
+    )  # fmt: skip
+    tags = Tags()
+    tags.feed(made.write())
+    assert "script" not in tags.tags
+
+
+@matplotlib
+def test_a_plot_is_drawn_in_the_colours_of_the_page():
+    """Well-formed, with texts as texts, a name with `$` as it is, and no colour of its own for lines and letters."""
+    svg = draw(Curves("t", {"a$b$": [(1, 1.0), (2, 3.0)], "_c": [(1, 2.0), (2, 1.0)]}))
+    root = ElementTree.fromstring(svg)
+    texts = {x.text.strip() for x in root.iter("{http://www.w3.org/2000/svg}text") if x.text}
+    assert {"a$b$", "_c", "optimizer step"} <= texts
+    assert {"var(--student)", "var(--teacher)", "var(--ink)"} <= set(re.findall(r"var\(--\w+\)", svg))
+    assert re.findall("font:|font-family:", svg) == []
+
+
+@matplotlib
+def test_the_command_writes_the_page(folder: RunFolder):
+    """Beside the run's other files."""
+    result = command("report", str(folder.path))
+    assert result.exit_code == 0, result.output
+    assert (folder.path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_without_matplotlib_the_remedy_is_said(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    """One line, and no page."""
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    (folder.path / "report.html").unlink(missing_ok=True)
+    result = command("report", str(folder.path))
+    assert result.exit_code == 2
+    assert "a report is drawn by matplotlib: `pip install brewgraph[report]`" in result.stderr
+    assert not (folder.path / "report.html").exists()
