@@ -363,9 +363,9 @@ def counting(at_step: list[int], loaded: list[str]) -> Any:
     """`Program.run` that notes how many teachers are loaded before each batch."""
     run_program = Program.run
 
-    def noted(program: Program, *args: Any) -> Any:
+    def noted(program: Program, *args: Any, **more: Any) -> Any:
         at_step.append(len(loaded))
-        return run_program(program, *args)
+        return run_program(program, *args, **more)
 
     return noted
 

@@ -101,7 +101,7 @@ def test_the_size_of_batches_does_not_change_losses_on_dev(tmp_path: Path) -> No
     for size in (3, 8):
         path = world(tmp_path, size=size, train="steps = 1; optimizer = sgd(lr=1e-12)")
         found.append(dev_lines(bg.run(path, out=tmp_path / f"of {size}").folder)[0])
-    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    assert found[0] == pytest.approx(found[1], rel=3e-6)
     assert found[0].keys() == {"loss", "soft", "inner"}
 
 

@@ -44,7 +44,7 @@ AUTO: dict[str, Any] = {
     "classes": AutoModelForSequenceClassification,
     "spans": AutoModelForQuestionAnswering,
 }
-STEPS = {"tags": 60, "classes": 1000, "spans": 200}
+STEPS = {"tags": 60, "classes": 1300, "spans": 200}
 
 
 class Says(Reporter):

@@ -85,6 +85,11 @@ def step(distiller: Distiller, kind: str) -> tuple[Tensor, dict[str, Tensor | No
     return output.loss.detach(), {name: p.grad for name, p in distiller.named_parameters()}
 
 
+def packed(distiller: Distiller) -> list[bool]:
+    """Of which forwards the layers ran on real tokens alone."""
+    return sorted(packing is not None for packing in distiller.program.packings.values())
+
+
 def test_a_plan_says_why_a_model_stays_whole(tmp_path: Path) -> None:
     """CANINE's hidden states are computed behind its layers."""
     path = write(tmp_path, "bert", "", HIDDEN.format(1))
@@ -131,6 +136,7 @@ def test_a_teacher_ends_with_its_last_feature(
 
     calls_whole, expected = count(whole)
     calls, found = count(less)
+    assert not run or packed(less) == packed(whole)
     present = 6 if kind == "t5" else 3
     assert (sum(calls_whole.values()), sum(calls.values())) == (present, run)
     assert torch.equal(found[0], expected[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.capture import attention
 from brewgraph.models.capture.attention import WORTHWHILE, PackedTokens
+from brewgraph.models.capture.capture import Finished
 from brewgraph.models.capture.compiled import is_compiled
 from brewgraph.models.capture.recompute import entered_again, recomputes_otherwise
 from brewgraph.models.heads import evaluating, trunk_of
@@ -184,14 +185,39 @@ def _difference(model: nn.Module, packing: Packing) -> str:
     mask_BL = torch.ones_like(ids_BL)
     mask_BL[1, slice(0, 3) if padding_side(model) == "left" else slice(3, 6)] = 0
     ids_BL[mask_BL == 0] = getattr(getattr(trunk, "config", None), "pad_token_id", None) or 0
+
+    def states() -> list[Tensor]:
+        """What the last layer gives at real tokens; what follows it may not be loaded."""
+        with _ended(packing.layers) as given:
+            model(input_ids=ids_BL, attention_mask=mask_BL)
+        return real_outputs(given[-1:], mask_BL)
+
     with evaluating(model), torch.no_grad():
-        padded = real_outputs(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
+        padded = states()
         with packing.packed(mask_BL):
-            packed = real_outputs(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
+            packed = states()
     pairs = zip(padded, packed, strict=True)
     worst = max([0.0, *(float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)) for a, b in pairs)])
     agrees = worst <= _TOLERANCE.get(words.dtype, 5e-2)
     return "" if agrees else f"its layers give other values on packed tokens (off by {worst:.1g})"
+
+
+@contextmanager
+def _ended(layers: list[nn.Module]) -> Iterator[list[Tensor]]:
+    """A forward inside ends with the last of the layers; the states that this module gave."""
+    given: list[Tensor] = []
+
+    def end(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        given.append(output if isinstance(output, Tensor) else output[0])
+        if len(given) == layers.count(layer):  # layers may share one module
+            raise Finished
+
+    hook = layers[-1].register_forward_hook(end)
+    try:
+        with suppress(Finished):
+            yield given
+    finally:
+        hook.remove()
 
 
 def real_outputs(output: Any, mask_BL: Tensor | None) -> list[Tensor]:
