@@ -206,7 +206,7 @@ class PackedTokens:
 
     def unpack(self, x_N: Tensor) -> Tensor:
         """(1, N, …) to (B, L, …), zeros at padding, where no gradient counts: `is_zero_outside` tells."""
-        x_M = x_N.new_zeros(self.mask_BL.numel(), *x_N.shape[2:]).index_copy(0, self._places_N, x_N[0])
+        x_M = x_N.new_zeros(self.mask_BL.numel(), *x_N.shape[2:]).index_copy_(0, self._places_N, x_N[0])
         x_BL = x_M.view(*self.mask_BL.shape, *x_N.shape[2:])
         setattr(x_BL, _MARK, self.mask_BL)
         return x_BL
