@@ -1,8 +1,9 @@
 """The pictures under docs/pictures: the quickstart's plan and graph, and three diagnostics, made anew.
 
-    python bench/pictures.py [--browser /usr/bin/chromium]
+    python bench/pictures.py [--browser /usr/bin/chromium] [--run specs/quickstart/runs/student-...]
 
-The graph is also photographed as the page shows it, at 1280 x 800, where there is a Chromium or Chrome.
+The graph is also photographed as the page shows it, at 1280 x 800, where there is a Chromium or Chrome, and so is the
+report of a finished run.
 """
 
 from __future__ import annotations
@@ -84,13 +85,13 @@ def faults(text: str) -> str:
         return "\n\n".join(render(d, paint) for d in errors).replace(f"{folder}/", "")
 
 
-def screenshot(page: Path, path: Path, browser: str) -> None:
-    """The page at 1280 x 800."""
+def screenshot(page: Path, path: Path, browser: str, *, at: str = "", height: int = 800) -> None:
+    """The page, 1280 wide, with the part `at` it in view."""
     with tempfile.TemporaryDirectory() as profile:
         flags = ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-sync", "hide-scrollbars",
                  "disable-background-networking", "disable-component-update")  # fmt: skip
-        size = ("--window-size=1280,800", f"--user-data-dir={profile}", f"--screenshot={path}")
-        address = f"{page.resolve().as_uri()}#terms/hidden[1]"
+        size = (f"--window-size=1280,{height}", f"--user-data-dir={profile}", f"--screenshot={path}")
+        address = f"{page.resolve().as_uri()}{at}"
         subprocess.run(
             [browser, *(f"--{x}" for x in flags), *size, address], check=True, capture_output=True, timeout=120
         )
@@ -102,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     known = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     parser.add_argument("--browser", default=next(filter(None, known), None), help="for the photograph of the page")
+    parser.add_argument("--run", type=Path, help="the folder of a finished run")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "pictures")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -120,7 +122,12 @@ def main() -> None:
     if given.browser is None:
         print("no Chromium or Chrome here: graph.png is left as it was")
     else:
-        screenshot(page, given.out / "graph.png", given.browser)
+        screenshot(page, given.out / "graph.png", given.browser, at="#terms/hidden[1]")
+        if given.run is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                report = Path(folder) / "report.html"
+                CliRunner().invoke(application(["report"]), ["report", str(given.run), "--out", str(report)])
+                screenshot(report, given.out / "report.png", given.browser, height=1450)
 
 
 if __name__ == "__main__":

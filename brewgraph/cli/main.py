@@ -50,14 +50,16 @@ def about_option(option: str, known: Sequence[str]) -> str:
     return from_outside(name) or from_outside(name.lower()) or suggest(option.replace("_", "-"), known)
 
 
-def about_command(word: str, rest: Sequence[str], commands: Sequence[str]) -> str:
-    """The message for a first argument that is not a command."""
+def about_command(word: str, rest: Sequence[str], commands: Sequence[str], of: str = "brewgraph") -> str:
+    """The message for a first argument that is not a command, `of` the program or of a command with parts."""
     from brewgraph.syntax.foreign import instead
 
     if word.endswith(".brew") or Path(word).is_file():
         words = " ".join([word, *rest])
         return f"a command must precede the spec: write `brewgraph run {words}`, or `brewgraph check {word}` first"
-    help = instead("command", word, commands) or "`brewgraph --help` lists the commands"
+    if of.endswith(" runs") and Path(word).is_dir():
+        return f"a folder of runs follows an option: `{of} --runs {word}`"
+    help = instead("command", word, commands) or f"`{of} --help` lists the commands"
     return f"there is no command `{word}`: {help}"
 
 
@@ -87,7 +89,7 @@ class SuggestingGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            ctx.fail(about_command(args[0], args[1:], list(self.commands)))
+            ctx.fail(about_command(args[0], args[1:], list(self.commands), ctx.command_path))
         return super().resolve_command(ctx, args)
 
 
