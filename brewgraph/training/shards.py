@@ -342,6 +342,9 @@ def _faults(distiller: Distiller, settings: Train) -> Iterator[str]:
             yield f"`{name}` is a single number without an axis; {plain.removeprefix('or ')}"
         if not parameter.is_floating_point() or hasattr(parameter, "quant_state"):
             yield f"the student is quantized (`{name}`): remove `quantization`, {plain}"
+    for name, module in distiller.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            yield f"`{name}` keeps running means, which each rank would have its own of: use another norm, {plain}"
     kinds = {p.dtype for p in distiller.parameters() if p.requires_grad}
     if len(kinds) > 1:
         formats = sorted(str(kind).removeprefix("torch.") for kind in kinds)

@@ -189,6 +189,9 @@ def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:
     distiller.student.classifier.to(torch.bfloat16)
     assert "several number formats (`bfloat16` and `float32`): give all one" in refusal(distiller)
     distiller.student.classifier.to(torch.float32)
+    distiller.student.norm = nn.BatchNorm1d(4)
+    assert "`student.norm` keeps running means, which each rank would have its own of" in refusal(distiller)
+    del distiller.student.norm
     distiller.student.scale = nn.Parameter(torch.tensor(1.0))
     assert "`student.scale` is a single number without an axis" in refusal(distiller)
     (teacher,) = distiller.teachers
