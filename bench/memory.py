@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
+
+from recomputing import each_alone, resident
 
 WHO = ("plain loop", "careful loop", "brewgraph, padded", "brewgraph")
 
@@ -21,7 +21,6 @@ def measure(asked: argparse.Namespace, name: str) -> int:
     """The bytes of a contestant's steps."""
     import torch
     from race import CONTESTANTS, WORKLOADS, Context, batches, drawn_lengths
-    from recomputing import resident
 
     torch.set_num_threads(asked.threads)
     contestant = CONTESTANTS[name](Context(WORKLOADS[asked.workload], dropout=0.1))
@@ -46,10 +45,7 @@ def main() -> None:
     if asked.one:
         print(json.dumps(measure(asked, asked.one)))
         return
-    held = {}
-    for name in WHO:
-        command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--one", name]
-        held[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    held = each_alone(__file__, WHO)
     for name, size in held.items():
         print(f"{name}: {size / 1e9:.2f} GB, {size / held['plain loop']:.2f} of the plain loop's")
 

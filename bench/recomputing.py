@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 SPEC = """brew 1
 teacher big = hf(model_type="bert", num_hidden_layers=2, hidden_size={width}, num_attention_heads={heads},
@@ -63,6 +65,15 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def each_alone(script: str, names: Iterable[str]) -> dict[str, Any]:
+    """What a script prints as JSON with `--one NAME`, in a process of its own for each name."""
+    printed = {}
+    for name in names:
+        command = [sys.executable, "-W", "ignore", script, *sys.argv[1:], "--one", name]
+        printed[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return printed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("layers", 12), ("width", 768), ("batch", 16), ("length", 128), ("steps", 3), ("threads", 1)):
@@ -72,10 +83,7 @@ def main() -> None:
     if asked.one:
         print(json.dumps(measure(asked, asked.one)))
         return
-    found = {}
-    for again in ("false", "true"):
-        command = [sys.executable, __file__, *sys.argv[1:], "--one", again]
-        found[again] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    found = each_alone(__file__, ("false", "true"))
     memory, seconds = (found["true"][key] / found["false"][key] for key in ("bytes", "seconds"))
     print(f"with it: {memory:.2f} of the memory, {seconds:.2f} times as long")
 

@@ -32,7 +32,7 @@ _FREE = ("layout", "kinds")
 _WORDS, _OPTION = tuple[str, ...], tuple[str, str]
 _KEYWORDS: Mapping[str, Any] = {
     "takes": dict[str, str], "source": str, "same": _WORDS, "also": _WORDS, "unscaled": str,
-    "gathers": str,     "least": dict[str, int] | None,
+    "gathers": str, "least": dict[str, int] | None,
 }  # fmt: skip
 """The types of the decorators' keywords; any other names an option."""
 

@@ -296,14 +296,14 @@ class PackedAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float, rate: float
     ) -> Tensor:
-        output = torch.empty_like(value)
-        weights, each_weights = _squares(query, lengths)
-        for square, q, k in zip(each_weights, *_examples(lengths, query, key), strict=True):
+        heads, output = query.shape[1], torch.empty_like(value)
+        weights = query.new_empty(heads * sum(n * n for n in lengths))
+        for square, q, k in zip(_squares(weights, heads, lengths), *_examples(lengths, query, key), strict=True):
             scores = torch.baddbmm(square, q, k.transpose(1, 2), beta=0, alpha=scale)
             torch._softmax(scores, -1, False, out=square)
         mask = keep_mask(weights.shape, rate)
-        dropped = dropped_out(weights, mask, rate)
-        for square, v, out in zip(_parts(dropped, each_weights), *_examples(lengths, value, output), strict=True):
+        dropped = _squares(dropped_out(weights, mask, rate), heads, lengths)
+        for square, v, out in zip(dropped, *_examples(lengths, value, output), strict=True):
             out.copy_(torch.bmm(square, v))
         ctx.save_for_backward(query, key, value, weights, mask)
         ctx.lengths, ctx.scale, ctx.rate = lengths, scale, rate
@@ -312,19 +312,21 @@ class PackedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, weights, mask = ctx.saved_tensors
-        to_weights, each_to_weights = _squares(query, ctx.lengths)
+        heads, lengths, to_weights = query.shape[1], ctx.lengths, torch.empty_like(weights)
         results = [torch.empty_like(x) for x in (query, key, value)]
-        dropped = _parts(dropped_out(weights, mask, ctx.rate), each_to_weights)
         for square, to_square, v, g, to_value in zip(
-            dropped, each_to_weights, *_examples(ctx.lengths, value, gradients[0], results[2]), strict=True
+            _squares(dropped_out(weights, mask, ctx.rate), heads, lengths),
+            _squares(to_weights, heads, lengths),
+            *_examples(lengths, value, gradients[0], results[2]),
+            strict=True,
         ):
             to_value.copy_(torch.bmm(square.transpose(1, 2), g))
             torch.bmm(g, v.transpose(1, 2), out=to_square)
         to_weights = dropped_out(to_weights, mask, ctx.rate).mul_(ctx.scale)
         for square, to_square, q, k, to_query, to_key in zip(
-            _parts(weights, each_to_weights),
-            _parts(to_weights, each_to_weights),
-            *_examples(ctx.lengths, query, key, *results[:2]),
+            _squares(weights, heads, lengths),
+            _squares(to_weights, heads, lengths),
+            *_examples(lengths, query, key, *results[:2]),
             strict=True,
         ):
             to_scores = torch._softmax_backward_data(to_square, square, -1, square.dtype)
@@ -342,18 +344,10 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, lengths: list[int], sc
     return output
 
 
-def _squares(like: Tensor, lengths: list[int]) -> tuple[Tensor, list[Tensor]]:
-    """Room for the probabilities of examples, flat, and the (heads, length, length) of each as views of it."""
-    heads = like.shape[1]
-    flat = like.new_empty(heads * sum(n * n for n in lengths))
-    squares = flat.split([heads * n * n for n in lengths])
-    return flat, [x.view(heads, n, n) for x, n in zip(squares, lengths, strict=True)]
-
-
-def _parts(flat: Tensor, squares: list[Tensor]) -> list[Tensor]:
-    """The views of another flat tensor, as those of `_squares`."""
-    parts = flat.split([x.numel() for x in squares])
-    return [part.view(x.shape) for part, x in zip(parts, squares, strict=True)]
+def _squares(flat: Tensor, heads: int, lengths: list[int]) -> list[Tensor]:
+    """The (heads, length, length) of each example, as views of a tensor that holds them behind each other."""
+    parts = flat.split([heads * n * n for n in lengths])
+    return [part.view(heads, n, n) for part, n in zip(parts, lengths, strict=True)]
 
 
 def _examples(lengths: list[int], *packed: Tensor) -> Iterator[tuple[Tensor, ...]]:
