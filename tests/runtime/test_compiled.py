@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import RunError, SpecError
-from brewgraph.models.capture import compiled
+from brewgraph.models.capture import attention, compiled
 from brewgraph.models.capture.compiled import is_compiled
 from brewgraph.models.fake.shapes import Reach
 from brewgraph.models.structure.decoder import Decoder
@@ -128,6 +129,33 @@ def test_batches_of_several_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         distiller({"input_ids": ids, "attention_mask": mask}).loss.backward()
         counts.append(len(compiled_graphs))
     assert counts == [2, 2, 2, 2, 2]
+
+
+def test_other_models_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code compiled for one model depends on no other, be it watched, gone, or collected while this one is traced."""
+    graphs: list[Any] = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        others.clear()
+        gc.collect()
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    config = AutoConfig.for_model(
+        "gpt2", n_embd=16, n_layer=2, n_head=2, vocab_size=120, attn_implementation="brewgraph"
+    )
+    model, *others = (AutoModelForCausalLM.from_config(config) for _ in range(3))
+    for other in others:
+        attention.watch(other.transformer.h[0].attn, {"attention"}, lambda values: None)
+    compiled.compile_layers(model, dissect(model).layer_paths)
+    ids = torch.ones(2, 3, dtype=torch.long)
+    model(ids, use_cache=False)
+    others.append(AutoModelForCausalLM.from_config(config))
+    attention.watch(others[0].transformer.h[0].attn, {"attention"}, lambda values: None)
+    model(ids, use_cache=False)
+    assert len(graphs) == 1
 
 
 def test_the_limit_of_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -35,15 +34,32 @@ class _Borrowed:
 
 Record = Callable[[dict[str, Tensor]], None]
 
-_watchers: WeakKeyDictionary[nn.Module, list[tuple[frozenset[str], Record]]] = WeakKeyDictionary()
+_WATCHERS = "brewgraph_watchers"
+"""The attribute of a watched module. A table of all modules would be one that `torch.compile` guards as a whole: code
+compiled for one model would depend on which others are alive."""
+
+
+class _Watchers(list[tuple[frozenset[str], Record]]):
+    """What watches a module. A copy of the module starts without, and so does one that is read back."""
+
+    def __reduce_ex__(self, protocol: object) -> tuple[type[_Watchers], tuple[()]]:
+        return _Watchers, ()
+
+
 _borrowed: dict[int, _Borrowed] = {}  # by id of the config: models built from one config share its setting
 
 
 def watch(module: nn.Module, wants: Collection[str], record: Record) -> Callable[[], None]:
     """Give the named values of each call of an attention module to `record`; returns the function that ends it."""
-    watchers, watcher = _watchers.setdefault(module, []), (frozenset(wants), record)
+    watchers, watcher = vars(module).setdefault(_WATCHERS, _Watchers()), (frozenset(wants), record)
     watchers.append(watcher)
-    return lambda: watchers.remove(watcher)
+
+    def end() -> None:
+        watchers.remove(watcher)
+        if not watchers and vars(module).get(_WATCHERS) is watchers:
+            delattr(module, _WATCHERS)
+
+    return end
 
 
 def borrow(model: PreTrainedModel, name: str) -> Callable[[], None]:
@@ -94,7 +110,7 @@ def attention_forward(
     """
     entry = _borrowed.get(id(getattr(module, "config", None)))
     eagerly = entry is not None and entry.former == "eager"
-    watchers = _watchers.get(module, ())
+    watchers = getattr(module, _WATCHERS, ())
     if _packed is not None and _packed.is_packed(query.transpose(1, 2)):
         if not watchers and not eagerly and query.device.type == "cpu":
             rate, causal = dropout if module.training else 0.0, bool(getattr(module, "is_causal", True))
@@ -104,7 +120,7 @@ def attention_forward(
         q, k, v = (_packed.unpack(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value))
         output_BL, weights = attention_forward(module, q, k, v, attention_mask, dropout, scaling, **kwargs)
         return _packed.pack(output_BL), weights
-    wanted = frozenset[str]().union(*(wants for wants, _ in watchers))
+    wanted = {want for wants, _ in watchers for want in wants}
     values = {"query": query, "key": key, "value": value}
     if "scores" in wanted:
         values["scores"] = _scores(query, key, scaling)
