@@ -91,9 +91,17 @@ class _Linear(torch.autograd.Function):
         g_MN, x_MK = (y.flatten(0, -2).contiguous() for y in (gradients[0], x))
         return (
             _product(g_MN, weight.t(), None).view_as(x) if to_x else None,
-            _product(g_MN.t(), x_MK.t(), None) if to_weight else None,
+            _product_over_rows(g_MN, x_MK) if to_weight else None,
             g_MN.sum(0) if to_bias else None,
         )
+
+
+def _product_over_rows(g_MN: Tensor, x_MK: Tensor) -> Tensor:
+    """gᵀ x. oneDNN copies the transposed first operand, not the second: the result is transposed if that copies less."""
+    (rows, n), k = g_MN.shape, x_MK.shape[1]
+    if rows * n > rows * k + n * k:
+        return _product(x_MK.t(), g_MN.t(), None).t().contiguous()
+    return _product(g_MN.t(), x_MK.t(), None)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

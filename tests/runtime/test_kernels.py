@@ -37,15 +37,21 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(96, 160), (4, 24, 160), (2, 3, 16, 160)])
-def test_values_and_gradients_are_torchs(shape: tuple[int, ...], bias: bool, sent: list[tuple[int, ...]]) -> None:
-    """Forward and backward, against the same layer in double precision."""
+@pytest.mark.parametrize(
+    ("shape", "out"), [((96, 160), 128), ((4, 24, 160), 128), ((2, 3, 16, 160), 128), ((300, 64), 256), ((20, 64), 1024)]
+)
+def test_values_and_gradients_are_torchs(
+    shape: tuple[int, ...], out: int, bias: bool, sent: list[tuple[int, ...]]
+) -> None:
+    """Forward and backward, against the same layer in double precision, whichever operand of the weight's gradient is
+    transposed.
+    """
     torch.manual_seed(0)
-    layer = nn.Linear(160, 128, bias=bias)
-    x, upstream = torch.randn(shape, requires_grad=True), torch.randn(*shape[:-1], 128)
+    layer = nn.Linear(shape[-1], out, bias=bias)
+    x, upstream = torch.randn(shape, requires_grad=True), torch.randn(*shape[:-1], out)
     with FastKernels():
         layer(x).backward(upstream)
-    exact = nn.Linear(160, 128, bias=bias).double()
+    exact = nn.Linear(shape[-1], out, bias=bias).double()
     exact.load_state_dict(layer.state_dict())
     y = x.detach().double().requires_grad_()
     exact(y).backward(upstream.double())

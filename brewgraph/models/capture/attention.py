@@ -303,9 +303,10 @@ def on(tokens: PackedTokens) -> Iterator[None]:
 class PackedAttention(torch.autograd.Function):
     """Attention with dropout on each example by itself, its gradient in closed form: (N, heads, size) to the same.
 
-    With P = softmax(scale Q Kᵀ) and D the dropout of P: dS = P * (dP - rowsum(dP * P)), where dP is the dropout of
-    dO Vᵀ, dQ = scale dS K, dK = scale dSᵀ Q, dV = Dᵀ dO (Vaswani et al. 2017, eq. 1, differentiated). The
-    probabilities of all examples lie behind each other, so that dropout is one operation for all of them.
+    With P = softmax(scale Q Kᵀ), M the mask of dropout and c = 1 / (1 - rate): O = c (P * M) V, dV = c (P * M)ᵀ dO,
+    dP = c M * dO Vᵀ, dS = P * (dP - rowsum(dP * P)), dQ = scale dS K, dK = scale dSᵀ Q (Vaswani et al. 2017, eq. 1,
+    differentiated). The probabilities of all examples lie behind each other, so that dropout is one operation for all
+    of them; P is kept with the sign of what M leaves, so that one tensor holds both.
     """
 
     @staticmethod
@@ -313,41 +314,38 @@ class PackedAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float, rate: float
     ) -> Tensor:
         heads, output = query.shape[1], torch.empty_like(value)
-        weights = query.new_empty(heads * sum(n * n for n in lengths))
-        for square, q, k in zip(_squares(weights, heads, lengths), *_examples(lengths, query, key), strict=True):
+        signed = query.new_empty(heads * sum(n * n for n in lengths))
+        for square, q, k in zip(_squares(signed, heads, lengths), *_examples(lengths, query, key), strict=True):
             scores = torch.baddbmm(square, q, k.transpose(1, 2), beta=0, alpha=scale)
             torch._softmax(scores, -1, False, out=square)
-        mask = keep_mask(weights.shape, rate)
-        dropped = _squares(dropped_out(weights, mask, rate), heads, lengths)
-        for square, v, out in zip(dropped, *_examples(lengths, value, output), strict=True):
-            out.copy_(torch.bmm(square, v))
-        ctx.save_for_backward(query, key, value, weights, mask)
+        signed.mul_(keep_mask(signed.shape, rate).view(torch.int8).mul_(2).sub_(1))
+        kept = _squares(signed.relu(), heads, lengths)
+        for square, v, out in zip(kept, *_examples(lengths, value, output), strict=True):
+            torch.mul(torch.bmm(square, v), 1 / (1 - rate), out=out)
+        ctx.save_for_backward(query, key, value, signed)
         ctx.lengths, ctx.scale, ctx.rate = lengths, scale, rate
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, weights, mask = ctx.saved_tensors
-        heads, lengths, to_weights = query.shape[1], ctx.lengths, torch.empty_like(weights)
+        query, key, value, signed = ctx.saved_tensors
+        heads, lengths = query.shape[1], ctx.lengths
+        gradient, weights, to_weights = gradients[0] / (1 - ctx.rate), signed.relu(), torch.empty_like(signed)
         results = [torch.empty_like(x) for x in (query, key, value)]
+        squares = _squares(weights, heads, lengths), _squares(to_weights, heads, lengths)
         for square, to_square, v, g, to_value in zip(
-            _squares(dropped_out(weights, mask, ctx.rate), heads, lengths),
-            _squares(to_weights, heads, lengths),
-            *_examples(lengths, value, gradients[0], results[2]),
-            strict=True,
+            *squares, *_examples(lengths, value, gradient, results[2]), strict=True
         ):
             to_value.copy_(torch.bmm(square.transpose(1, 2), g))
             torch.bmm(g, v.transpose(1, 2), out=to_square)
-        to_weights = dropped_out(to_weights, mask, ctx.rate).mul_(ctx.scale)
+        torch.ops.aten.threshold_backward.grad_input(to_weights, signed, 0, grad_input=to_weights)
+        torch.abs(signed, out=weights)
         for square, to_square, q, k, to_query, to_key in zip(
-            _squares(weights, heads, lengths),
-            _squares(to_weights, heads, lengths),
-            *_examples(lengths, query, key, *results[:2]),
-            strict=True,
+            *squares, *_examples(lengths, query, key, *results[:2]), strict=True
         ):
             to_scores = torch._softmax_backward_data(to_square, square, -1, square.dtype)
-            to_query.copy_(torch.bmm(to_scores, k))
-            to_key.copy_(torch.bmm(to_scores.transpose(1, 2), q))
+            torch.mul(torch.bmm(to_scores, k), ctx.scale, out=to_query)
+            torch.mul(torch.bmm(to_scores.transpose(1, 2), q), ctx.scale, out=to_key)
         return (*results, None, None, None)
 
 
