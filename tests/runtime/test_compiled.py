@@ -25,6 +25,7 @@ from tests.models.tiny import RECORDED
 from tests.runtime.test_packing import places_seen, step, whole
 from tests.runtime.test_padding import project
 from tests.runtime.test_recompute import ALONE, INSIDE, recomputed
+from tests.small import project as small_project
 from tests.small import save, write_data
 
 FAST = ("bert", "gpt2", "albert")
@@ -77,6 +78,25 @@ def test_nothing_changes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_compiler(tmp_path: Path) -> None:
     """The same, compiled."""
     compare(spec(tmp_path, "bert"))
+
+
+@pytest.mark.slow
+def test_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled anew after a break, a run ends with the weights of one without."""
+
+    class Breaks(Reporter):
+        def step(self, step: int, loss: float | None, terms: Any) -> None:
+            if step == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    path = small_project(tmp_path, train="compile = true; steps = 5; save_steps = 1 steps")
+    whole_run = bg.run(path, out="whole")
+    with pytest.raises(KeyboardInterrupt):
+        bg.run(path, out="parts", reporter=Breaks())
+    parts = bg.run(path, out="parts")
+    one, other = (run.folder / "student" / "model.safetensors" for run in (whole_run, parts))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_whole_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
-    ("shape", "out"), [((96, 160), 128), ((4, 24, 160), 128), ((2, 3, 16, 160), 128), ((300, 64), 256), ((20, 64), 1024)]
+    ("shape", "out"),
+    [((96, 160), 128), ((4, 24, 160), 128), ((2, 3, 16, 160), 128), ((300, 64), 256), ((20, 64), 1024)],
 )
 def test_values_and_gradients_are_torchs(
     shape: tuple[int, ...], out: int, bias: bool, sent: list[tuple[int, ...]]
