@@ -97,7 +97,9 @@ class _Linear(torch.autograd.Function):
 
 
 def _product_over_rows(g_MN: Tensor, x_MK: Tensor) -> Tensor:
-    """gᵀ x. oneDNN copies the transposed first operand, not the second: the result is transposed if that copies less."""
+    """gᵀ x. oneDNN copies a transposed first operand: the other one comes first, and the result is transposed, if that
+    copies less.
+    """
     (rows, n), k = g_MN.shape, x_MK.shape[1]
     if rows * n > rows * k + n * k:
         return _product(x_MK.t(), g_MN.t(), None).t().contiguous()
