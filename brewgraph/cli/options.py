@@ -71,7 +71,9 @@ _RANGE = re.compile(rf"(?P<low>{_FLOAT.pattern})\.\.(?P<high>{_FLOAT.pattern})")
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 
 
-def parse_sets(options: Sequence[str] | None, value_of: Callable[[str], Any] | None = None) -> dict[str, Any]:
+def parse_sets(
+    options: Sequence[str] | None, value_of: Callable[[str], Any] | None = None, option: str = "--set"
+) -> dict[str, Any]:
     """The params of `--set T=8 --set name=abc`. Values are numbers, `true`, `false`, `none`, lists such as `[0, 4]`, or
     text; quotes keep `"8"` a text. The last value of a name counts. `value_of` reads other values. Raises `UsageError`
     for any other form.
@@ -81,8 +83,8 @@ def parse_sets(options: Sequence[str] | None, value_of: Callable[[str], Any] | N
         name, sign, value = (part.strip() for part in text.partition("="))
         if not sign or not name.isidentifier():
             wanted = name.split(" ")[0] if not sign else name.replace("-", "_").rpartition(".")[2]
-            remedy = f"write `--set {wanted}=VALUE`" if wanted.isidentifier() else "write `--set NAME=VALUE`"
-            raise UsageError(f"`--set {text}` is not of the form `name=value`: {remedy}")
+            remedy = f"write `{option} {wanted}=VALUE`" if wanted.isidentifier() else f"write `{option} NAME=VALUE`"
+            raise UsageError(f"`{option} {text}` is not of the form `name=value`: {remedy}")
         params[name] = (value_of or parse_value)(value)
     return params
 

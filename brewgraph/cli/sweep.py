@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from brewgraph.cli.complete import params
-from brewgraph.cli.options import Quiet, Spec, parse_axes, read
+from brewgraph.cli.options import Quiet, Spec, parse_axes, parse_sets, read
 from brewgraph.cli.output import complain, hush, number, print_diagnostics, table
 from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import count
@@ -39,7 +39,25 @@ def command(
             autocompletion=params,
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, in processes that share the cores.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs at a time, in processes that share the cores; on a cluster, jobs at a time.",
+            show_default="1; on a cluster, all runs of a grid",
+        ),
+    ] = None,
+    cluster: Annotated[
+        Literal["slurm", "local"] | None,
+        typer.Option(help="Make each run a job: of Slurm, or of this machine. Needs the extra `cluster`."),
+    ] = None,
+    cluster_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An option of submitit: `timeout_min=120`, `gpus_per_node=1`, `slurm_partition=gpu`. Repeatable.",
+        ),
+    ] = None,
     search: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +86,7 @@ def command(
     and does not end the others. `brewgraph sweep spec.brew --set T=2,4,8 --set seed=0..4 --jobs 2`
     """
     from brewgraph.checking.check import check
+    from brewgraph.running.clusters import Cluster
     from brewgraph.running.sweep import Work, check_axes, count_runs, first_point, sweep
 
     main = os.environ.get("RANK", "0") == "0"  # only one rank prints
@@ -81,9 +100,13 @@ def command(
     if main and not quiet:
         print_diagnostics(warnings, sys.stderr)
     silent = quiet or not main
+    if cluster_set and cluster is None:
+        raise UsageError("--cluster-set is for jobs of a cluster: add --cluster slurm")
+    where = None if cluster is None else Cluster(cluster, parse_sets(cluster_set, option="--cluster-set"))
+    jobs = jobs or (total if cluster is not None and search is None else 1)
     reporter = partial(_reporter, silent=silent, labelled=jobs > 1)
     say = (lambda text: None) if silent else (lambda text: print(text, file=sys.stderr, flush=True))
-    work = Work(source, runs, allow_python, reporter, jobs)
+    work = Work(source, runs, allow_python, reporter, jobs, where)
     result = sweep(work, axes, search=search, trials=trials, say=say)
     if not main:
         return

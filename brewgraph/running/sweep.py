@@ -12,7 +12,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from multiprocessing import connection, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection
@@ -26,8 +27,10 @@ from brewgraph.diagnostics import BrewError, Collector, SpecError, UsageError
 from brewgraph.display.lines import count, number, one_line
 from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.settings.metric_names import greater_is_better, metric_words
+from brewgraph.running.clusters import Cluster, run_jobs
 from brewgraph.running.scores import ScoreRow
 from brewgraph.source import Source
+from brewgraph.training.folder import runs_folder
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.signals import INTERRUPTIONS, Terminated, caught_signals
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
     from optuna import Trial
 
+_AGAIN = "run the same command again"
+_JOBS = ".jobs"
 REPEATED = "seed"
 """The param whose values repeat a setting: scores are means over it."""
 
@@ -251,8 +256,8 @@ def _silent(label: str) -> Reporter:
 
 @dataclass(frozen=True)
 class Work:
-    """What the runs of a sweep share; `jobs` are made at a time. `reporter` gives the reporter of a run by its label,
-    in the process of that run.
+    """What the runs of a sweep share; `jobs` are made at a time, on this machine or on a cluster. `reporter` gives the
+    reporter of a run by its label, in the process of that run.
     """
 
     source: Source
@@ -260,6 +265,7 @@ class Work:
     allow_python: bool = False
     reporter: Callable[[str], Reporter] = _silent
     jobs: int = 1
+    cluster: Cluster | None = None
 
 
 class _Sweeping:
@@ -279,13 +285,18 @@ class _Sweeping:
         jobs = [(self.label(params), params) for params in points]
         ended: dict[int, SweptRun] = {}
         before = len(self.ended)
-        for position, run in (_in_turn if self.work.jobs == 1 else _side_by_side)(self.work, jobs):
+        for position, run in self._runs()(self.work, jobs):
             ended[position] = run
             self.ended.append(run)
             self.say(f"{len(self.ended):,} of {self.total:,}: {jobs[position][0]}: {_outcome(run)}")
         del self.ended[before:]
         self.ended += [ended[position] for position in sorted(ended)]
         return self.ended[before:]
+
+    def _runs(self) -> Callable[[Work, Sequence[tuple[str, Params]]], Iterator[tuple[int, SweptRun]]]:
+        if self.work.cluster is not None:
+            return _on_cluster
+        return _in_turn if self.work.jobs == 1 else _side_by_side
 
 
 def _outcome(run: SweptRun) -> str:
@@ -319,7 +330,7 @@ def sweep(
             _search(sweeping, axes, search, trials)
     except INTERRUPTIONS as interruption:
         whole = sum(not run.fault for run in sweeping.ended)
-        remedy = str(interruption) or "run the same command again"
+        remedy = str(interruption) or _AGAIN
         what = "terminated" if isinstance(interruption, Terminated) else "interrupted"
         total = count(sweeping.total, "run")
         raise type(interruption)(f"{what} with {whole:,} of {total} finished; {remedy}") from None
@@ -421,8 +432,20 @@ def _run_and_send(sender: Connection, work: Work, label: str, params: Params) ->
         try:
             run = _run_one(work, label, params)
         except INTERRUPTIONS as interruption:
-            run = SweptRun(params, fault=f"interrupted; {str(interruption) or 'run the same command again'}")
+            run = SweptRun(params, fault=f"interrupted; {str(interruption) or _AGAIN}")
     sender.send(run)
+
+
+def _on_cluster(work: Work, jobs: Sequence[tuple[str, Params]]) -> Iterator[tuple[int, SweptRun]]:
+    """Each run as a job of the cluster, as they end. The jobs' files lie in `.jobs` beside the runs."""
+    assert work.cluster is not None
+    alone = replace(work, jobs=1, runs=work.runs and work.runs.absolute(), cluster=None)
+    calls = [partial(_run_one, alone, label, params) for label, params in jobs]
+    for position, outcome in run_jobs(
+        work.cluster, runs_folder(work.source.folder, work.runs) / _JOBS, calls, work.jobs
+    ):
+        params = jobs[position][1]
+        yield position, SweptRun(params, fault=f"{outcome}; {_AGAIN}") if isinstance(outcome, str) else outcome
 
 
 # ── search ───────────────────────────────────────────────────────────────────────────────────────────────────────────

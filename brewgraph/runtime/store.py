@@ -286,9 +286,11 @@ def weights_stamp(model: nn.Module) -> tuple[tuple[int, int], ...]:
         if module not in seen:
             seen.add(module)
             for x in chain(module._parameters.values(), module._buffers.values()):
+                if x is None:
+                    continue
                 if type(x) in _PLAIN:
                     stamps.append((x.data_ptr(), x._version))
-                elif x is not None:
+                else:
                     stamps += [(part.data_ptr(), part._version) for part in _plain_parts(x)]
             waiting += [x for x in module._modules.values() if x is not None]
     return tuple(stamps)

@@ -108,3 +108,13 @@ def test_formats_and_a_failed_run(tmp_path: Path):
         {"mean": 0.5, "sd": None},
     )
     assert ["error" in run for run in again["runs"]] == [False, True]
+
+
+def test_options_of_a_cluster(tmp_path: Path):
+    spec = str(write_tiny(tmp_path))
+    result = command("sweep", spec, "--set", "T=2,4", "--cluster-set", "timeout_min=5")
+    assert result.exit_code == 2
+    assert "--cluster-set is for jobs of a cluster: add --cluster slurm" in result.stderr
+    result = command("sweep", spec, "--set", "T=2", "--cluster", "local", "--cluster-set", "timeout_min")
+    assert result.exit_code == 2
+    assert "write `--cluster-set timeout_min=VALUE`" in result.stderr
