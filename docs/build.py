@@ -4,7 +4,7 @@ The pages of docs/ and those that are made from the repository are put together 
 mkdocs.yml, and rendered from there. An operation's page is `brewgraph ops NAME --format markdown`, a code's that of
 `brewgraph explain CODE`. The README is the first page. Specs, examples and scripts that a page links to have a page
 with their text. Links are written as a Git host resolves them, from file to file of the repository. Formulas are
-MathML: a page needs no script and no font for them.
+MathML: a page needs no script for them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def pages() -> dict[str, str]:
     made["codes/index.md"] = "\n".join(_codes()) + "\n"
     for code, line in CODES.items():
         page = page_of(code)
-        made[f"codes/{code}.md"] = f"{page.text}\n\n{SETTING}\n" if page else _without_page(code, line)
+        before = f"\n{SETTING}\n\n## Wrong"
+        made[f"codes/{code}.md"] = page.text.replace("\n## Wrong", before, 1) if page else _without_page(code, line)
     return made
 
 
@@ -209,6 +210,15 @@ def in_navigation(items: Any) -> Iterator[str]:
         yield from in_navigation(item)
 
 
+def faults(nav: list[Any], every: Iterable[str]) -> Iterator[str]:
+    """Pages that no reader would find, and entries of the navigation without a page."""
+    pages, named = set(every), set(in_navigation(nav))
+    for page in sorted(pages - named):
+        yield f"docs/{page} is in no navigation: add it to `nav` in mkdocs.yml, where a reader would look for it"
+    for page in sorted(named - pages):
+        yield f"`nav` in mkdocs.yml names {page}, which does not exist: remove it, or write docs/{page}"
+
+
 def rendered(text: str) -> str:
     """A page with formulas as MathML; of the words behind a block's language, which tests read, only the language."""
     text = re.sub(r"^```math\n(.*?)\n```$", lambda block: formula(block[1]), text, flags=re.MULTILINE | re.DOTALL)
@@ -231,11 +241,8 @@ def assemble(folder: Path) -> Path:
     config = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))
     every = texts()
     config["nav"] = navigation(config["nav"], every)
-    known = set(in_navigation(config["nav"]))
-    for page in sorted(every.keys() - known):
-        sys.exit(f"docs/{page} is in no navigation: add it to `nav` in mkdocs.yml, where a reader would look for it")
-    for page in sorted(known - every.keys()):
-        sys.exit(f"`nav` in mkdocs.yml names {page}, which does not exist: remove it, or write docs/{page}")
+    if wrong := list(faults(config["nav"], every)):
+        sys.exit("\n".join(wrong))
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("*.md", "*.py", "__pycache__"))
     for page, text in every.items():

@@ -1,0 +1,107 @@
+"""The pages of the site before they are rendered: each is found, each link leads to one, formulas are MathML."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from functools import cache
+
+import pytest
+import yaml
+
+from brewgraph.cli.ops import entries
+from brewgraph.explanations import CODES
+from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
+from docs.build import DOCS, faults, linked, navigation, outside_fences, place_of, rendered, target_of, texts
+from tests.conftest import REPOSITORY
+
+
+@cache
+def pages() -> Mapping[str, str]:
+    return texts()
+
+
+@cache
+def nav() -> list[object]:
+    config = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))
+    return navigation(config["nav"], pages())
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """Add a new page to `nav` in mkdocs.yml."""
+    assert list(faults(nav(), pages())) == []
+
+
+def test_a_page_that_nobody_would_find_is_named_with_the_remedy() -> None:
+    lost = [*pages(), "lost.md"]
+    assert list(faults(nav(), lost)) == [
+        "docs/lost.md is in no navigation: add it to `nav` in mkdocs.yml, where a reader would look for it"
+    ]
+    assert [x.split(":")[0] for x in faults([*nav(), {"Gone": "gone.md"}], pages())] == [
+        "`nav` in mkdocs.yml names gone.md, which does not exist"
+    ]
+
+
+def test_everything_has_a_page() -> None:
+    """Every name of `brewgraph ops` and every code; no two names share a page."""
+    places = [place_of(entry) for entry in entries()]
+    assert len(set(places)) == len(places)
+    assert set(places) <= pages().keys()
+    assert {f"codes/{code}.md" for code in CODES} <= pages().keys()
+
+
+def test_every_link_leads_to_a_page() -> None:
+    """To a page of the site, or to a file of docs/; pages elsewhere are left alone."""
+    lost = []
+    for page, text in pages().items():
+        links: list[str] = []
+        outside_fences(text, lambda part, links=links: links.extend(re.findall(r"\]\(([^)\s]+)\)", part)) or part)
+        for link in links:
+            target = posixpath.normpath(
+                posixpath.join(posixpath.dirname(page), link.partition("#")[0] or posixpath.basename(page))
+            )
+            if not re.match(r"[a-z]+:", link) and target not in pages() and not (DOCS / target).is_file():
+                lost.append(f"{page}: {link}")
+    assert lost == []
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "target"),
+    [
+        ("guide.md", "speed.md#memory", "speed.md"),
+        ("guide.md", "../ARCHITECTURE.md", "architecture.md"),
+        ("guide.md", "../grammar/README.md", "language.md"),
+        ("tasks/tags.md", "../../specs/papers/ner-words.brew", "specs/specs/papers/ner-words.brew.md"),
+        ("index.md", "docs/pictures/graph.png", "pictures/graph.png"),
+        ("index.md", "examples", "specs/examples/index.md"),
+        ("specs/examples/index.md", "examples/own_loop.py", "specs/examples/own_loop.py.md"),
+        ("guide.md", "#here", None),
+        ("guide.md", "https://example.org", None),
+        ("guide.md", "../../outside.md", None),
+    ],
+)
+def test_where_a_link_leads(page: str, link: str, target: str | None) -> None:
+    assert target_of(link, page) == target
+
+
+def test_links_in_blocks_are_text() -> None:
+    assert linked("[a](../README.md)\n\n```text\n[a](../README.md)\n```\n", "guide.md") == (
+        "[a](index.md)\n\n```text\n[a](../README.md)\n```\n"
+    )
+
+
+def test_words_behind_a_language_are_not_rendered() -> None:
+    assert rendered("```brew fragment\nx = y\n```\n") == "```brew\nx = y\n```\n"
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS, *TRANSFORMS, *TEMPERATURES])
+def test_the_page_of_an_operation_has_its_formula(name: str) -> None:
+    """As MathML, a line per clause, without LaTeX that the converter does not know."""
+    pytest.importorskip("latex2mathml")
+    place = next(place_of(entry) for entry in entries() if entry.name == name)
+    declared = {**OPERATIONS, **TRANSFORMS, **TEMPERATURES}[name]
+    html = rendered(pages()[place])
+    assert html.count("<math ") == len(re.findall(r"\\\\ ", pages()[place])) + 1
+    assert "\\" not in re.sub(r"```.*?```", "", html, flags=re.DOTALL)
+    assert ("<msup>" in html) is any(x in declared.formula for x in "²ᵀ^")
