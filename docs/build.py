@@ -33,6 +33,8 @@ PUBLISHED = {
 """Pages of the repository outside docs/: where each stands in the site."""
 SHOWN = {".brew": "brew", ".py": "python", ".lark": "text", ".json": "json", ".toml": "toml", ".yaml": "yaml"}
 """Files that have a page of their own where another page links to them, by the language of their text."""
+_MOST = 10
+"""So many faults of a code are on its page."""
 _FENCED = re.compile(r"^( *)(`{3,}).*?^\1\2`*\s*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _FETCHED = re.compile(r"""<(?:script|img|iframe|link rel="stylesheet")[^>]* (?:src|href)="?(?:https?:)?//""")
@@ -59,10 +61,12 @@ def pages() -> dict[str, str]:
             made[place_of(entry)] = "\n".join(entry.markdown()) + "\n"
     made["operations/settings/train.md"] = "# train\n\nAll settings: [settings of training](../../settings.md).\n"
     made["codes/index.md"] = "\n".join(_codes()) + "\n"
+    found = _found()
     for code, line in CODES.items():
         page = page_of(code)
         before = f"\n{SETTING}\n\n## Wrong"
-        made[f"codes/{code}.md"] = page.text.replace("\n## Wrong", before, 1) if page else _without_page(code, line)
+        text = page.text.replace("\n## Wrong", before, 1) if page else _without_page(code, line)
+        made[f"codes/{code}.md"] = "\n".join([text, *_examples(found.get(code, []))]) + "\n"
     return made
 
 
@@ -75,10 +79,26 @@ def _codes() -> Iterator[str]:
 
 
 def _without_page(code: str, line: str) -> str:
-    return (
-        f"# {code}: {line}\n\nA fault of {family(code)}. The `help` of the diagnostic says what to do. "
-        "[What a check finds](../faults.md) has examples of each fault with its message.\n"
-    )
+    return f"# {code}: {line}\n\nA fault of {family(code)}. The `help` of the diagnostic says what to do."
+
+
+def _found() -> dict[str, list[tuple[str, str, str]]]:
+    """By code the faults of docs/faults.md, which tests make: what it is, a line that has it, what is said."""
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for line in (DOCS / "faults.md").read_text(encoding="utf-8").splitlines():
+        cells = re.split(r"(?<!\\) \| ", line.removeprefix("| ").removesuffix(" |"))
+        if len(cells) == 4 and (code := re.match(r"[BW]\d{3}", cells[2])):
+            found.setdefault(code[0], []).append((cells[0], cells[1], cells[3]))
+    return found
+
+
+def _examples(found: list[tuple[str, str, str]]) -> Iterator[str]:
+    """Some faults of a code as a table."""
+    if found:
+        yield from ("", "## What is found", "", "| fault | written | said |", "|---|---|---|")
+        yield from (f"| {' | '.join(row)} |" for row in found[:_MOST])
+    if len(found) > _MOST:
+        yield from ("", f"{len(found) - _MOST} more are among [what a check finds](../faults.md).")
 
 
 # ── links and files of the repository ────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +201,9 @@ def navigation(items: list[Any], every: Iterable[str]) -> list[Any]:
         elif item == "codes/":
             members.append("codes/index.md")
             for number, words in FAMILIES.items():
-                members.append({words.capitalize(): [{c: f"codes/{c}.md"} for c in CODES if c[1] == number]})
+                members.append(
+                    {words.capitalize(): [{f"{c}: {CODES[c]}": f"codes/{c}.md"} for c in CODES if c[1] == number]}
+                )
         elif item == "specs/":
             members.append({"Specs and scripts": _grouped(every, item)})
         elif isinstance(item, dict):

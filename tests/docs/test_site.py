@@ -51,6 +51,16 @@ def test_everything_has_a_page() -> None:
     assert {f"codes/{code}.md" for code in CODES} <= pages().keys()
 
 
+def test_the_page_of_a_code_has_faults_that_a_check_finds() -> None:
+    """Those of docs/faults.md with this code, with their messages; at most ten."""
+    page = pages()["codes/B118.md"]
+    assert "| join of kinds | `data e = files(" in page
+    assert "cannot join data labelled `class` with unlabelled data" in page
+    lines = pages()["codes/B202.md"].splitlines()
+    assert len(lines) - lines.index("| fault | written | said |") >= 12
+    assert "more are among [what a check finds](../faults.md)." in lines[-1]
+
+
 def test_every_link_leads_to_a_page() -> None:
     """To a page of the site, or to a file of docs/; pages elsewhere are left alone."""
     lost = []
