@@ -34,7 +34,7 @@ PUBLISHED = {
 SHOWN = {".brew": "brew", ".py": "python", ".lark": "text", ".json": "json", ".toml": "toml", ".yaml": "yaml"}
 """Files that have a page of their own where another page links to them, by the language of their text."""
 _MOST = 10
-"""So many faults of a code are on its page."""
+"""The most faults on the page of a code."""
 _FENCED = re.compile(r"^( *)(`{3,}).*?^\1\2`*\s*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _FETCHED = re.compile(r"""<(?:script|img|iframe|link rel="stylesheet")[^>]* (?:src|href)="?(?:https?:)?//""")
@@ -61,12 +61,13 @@ def pages() -> dict[str, str]:
             made[place_of(entry)] = "\n".join(entry.markdown()) + "\n"
     made["operations/settings/train.md"] = "# train\n\nAll settings: [settings of training](../../settings.md).\n"
     made["codes/index.md"] = "\n".join(_codes()) + "\n"
-    found = _found()
+    faults_of = _faults_by_code()
     for code, line in CODES.items():
         page = page_of(code)
         before = f"\n{SETTING}\n\n## Wrong"
         text = page.text.replace("\n## Wrong", before, 1) if page else _without_page(code, line)
-        made[f"codes/{code}.md"] = "\n".join([text, *_examples(found.get(code, []))]) + "\n"
+        text, source, rest = text.partition("\n## Source")
+        made[f"codes/{code}.md"] = "\n".join([text, *_fault_table(faults_of.get(code, []))]) + f"\n{source}{rest}\n"
     return made
 
 
@@ -82,23 +83,23 @@ def _without_page(code: str, line: str) -> str:
     return f"# {code}: {line}\n\nA fault of {family(code)}. The `help` of the diagnostic says what to do."
 
 
-def _found() -> dict[str, list[tuple[str, str, str]]]:
-    """By code the faults of docs/faults.md, which tests make: what it is, a line that has it, what is said."""
-    found: dict[str, list[tuple[str, str, str]]] = {}
+def _faults_by_code() -> dict[str, list[tuple[str, str, str]]]:
+    """The rows of docs/faults.md, which a test writes: what the fault is, a line that has it, the message."""
+    faults: dict[str, list[tuple[str, str, str]]] = {}
     for line in (DOCS / "faults.md").read_text(encoding="utf-8").splitlines():
         cells = re.split(r"(?<!\\) \| ", line.removeprefix("| ").removesuffix(" |"))
         if len(cells) == 4 and (code := re.match(r"[BW]\d{3}", cells[2])):
-            found.setdefault(code[0], []).append((cells[0], cells[1], cells[3]))
-    return found
+            faults.setdefault(code[0], []).append((cells[0], cells[1], cells[3]))
+    return faults
 
 
-def _examples(found: list[tuple[str, str, str]]) -> Iterator[str]:
-    """Some faults of a code as a table."""
-    if found:
-        yield from ("", "## What is found", "", "| fault | written | said |", "|---|---|---|")
-        yield from (f"| {' | '.join(row)} |" for row in found[:_MOST])
-    if len(found) > _MOST:
-        yield from ("", f"{len(found) - _MOST} more are among [what a check finds](../faults.md).")
+def _fault_table(rows: list[tuple[str, str, str]]) -> Iterator[str]:
+    """The first faults of a code."""
+    if rows:
+        yield from ("", "## Faults that a check finds", "", "| fault | written | message |", "|---|---|---|")
+        yield from (f"| {' | '.join(row)} |" for row in rows[:_MOST])
+    if len(rows) > _MOST:
+        yield from ("", f"{len(rows) - _MOST} more are in [the list of all faults](../faults.md).")
 
 
 # ── links and files of the repository ────────────────────────────────────────────────────────────────────────────────
@@ -107,8 +108,8 @@ def _examples(found: list[tuple[str, str, str]]) -> Iterator[str]:
 def origin(page: str) -> str:
     """The file of the repository from which a page of the site is taken."""
     taken = {site: name for name, site in PUBLISHED.items()}
-    if page.startswith("specs/"):
-        name = page.removeprefix("specs/")
+    if page.startswith("files/"):
+        name = page.removeprefix("files/")
         return name if (REPOSITORY / name).is_file() else name.removesuffix(".md").removesuffix("/index")
     return taken.get(page, f"docs/{page}")
 
@@ -127,8 +128,8 @@ def target_of(link: str, page: str) -> str | None:
     if name.startswith("..") or not place.exists():
         return None
     if place.is_dir():
-        return f"specs/{name}/index.md"
-    return f"specs/{name}" if place.suffix == ".md" else f"specs/{name}.md"
+        return f"files/{name}/index.md"
+    return f"files/{name}" if place.suffix == ".md" else f"files/{name}.md"
 
 
 def outside_fences(text: str, change: Callable[[str], str]) -> str:
@@ -163,7 +164,7 @@ def sources(texts: Mapping[str, str]) -> dict[str, str]:
         page, text = waiting.pop()
         for _, link, _ in _LINK.findall(_FENCED.sub("", text)):
             target = target_of(link, page)
-            if target and target.startswith("specs/") and target not in made:
+            if target and target.startswith("files/") and target not in made:
                 made[target] = _source_page(origin(target))
                 waiting.append((target, made[target]))
     return made
@@ -193,7 +194,7 @@ def texts() -> dict[str, str]:
 
 
 def navigation(items: list[Any], every: Iterable[str]) -> list[Any]:
-    """The navigation with `operations/`, `codes/` and `specs/` replaced by the pages of these folders."""
+    """The navigation with `operations/`, `codes/` and `files/` replaced by the pages of these folders."""
     members: list[Any] = []
     for item in items:
         if item == "operations/":
@@ -204,7 +205,7 @@ def navigation(items: list[Any], every: Iterable[str]) -> list[Any]:
                 members.append(
                     {words.capitalize(): [{f"{c}: {CODES[c]}": f"codes/{c}.md"} for c in CODES if c[1] == number]}
                 )
-        elif item == "specs/":
+        elif item == "files/":
             members.append({"Specs and scripts": _grouped(every, item)})
         elif isinstance(item, dict):
             members.append({k: navigation(v, every) if isinstance(v, list) else v for k, v in item.items()})
