@@ -288,6 +288,8 @@ def check_rendered(folder: Path) -> None:
 
 def main(target: Path) -> None:
     """Assembles, renders with every warning an error, checks, and moves the site to its place."""
+    if target.exists() and not (target / "sitemap.xml").is_file():
+        sys.exit(f"{target} exists and holds no site: name another folder")
     work = REPOSITORY / "build" / "site"
     config = assemble(work)
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", str(config)]

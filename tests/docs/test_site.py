@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ import yaml
 from brewgraph.cli.ops import entries
 from brewgraph.explanations import CODES
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
-from docs.build import DOCS, faults, linked, navigation, outside_fences, place_of, rendered, target_of, texts
+from docs.build import DOCS, faults, linked, main, navigation, outside_fences, place_of, rendered, target_of, texts
 from tests.conftest import REPOSITORY
 
 
@@ -115,3 +116,10 @@ def test_the_page_of_an_operation_has_its_formula(name: str) -> None:
     assert html.count("<math ") == len(re.findall(r"\\\\ ", pages()[place])) + 1
     assert "\\" not in re.sub(r"```.*?```", "", html, flags=re.DOTALL)
     assert ("<msup>" in html) is any(x in declared.formula for x in "²ᵀ^")
+
+
+def test_a_folder_that_holds_no_site_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("text")
+    with pytest.raises(SystemExit, match="holds no site: name another folder"):
+        main(tmp_path)
+    assert (tmp_path / "mine").read_text() == "text"
