@@ -66,13 +66,13 @@ def of(language: str, *marks: str) -> list[Any]:
 @pytest.mark.parametrize("block", [pytest.param(b, id=b.place) for b in blocks() if b.language in MARKS])
 def test_a_block_says_what_it_is(block: Block) -> None:
     """A whole, or a fragment; no other word."""
-    assert block.mark in MARKS[block.language]
+    assert block.mark in MARKS[block.language], f"write ```{block.language}, or ```{block.language} fragment for a part"
 
 
 @pytest.mark.parametrize("block", of("brew"))
 def test_a_spec_is_sound(block: Block) -> None:
     """It parses, it is formatted, and its names, options and kinds are no fault."""
-    assert bg.format_text(block.text) == block.text
+    assert bg.format_text(block.text) == block.text, "format it as `brewgraph fmt` does"
     check_names(Source(block.text, block.place), {})
 
 
@@ -102,7 +102,7 @@ def test_python_names_what_exists(block: Block) -> None:
     """It compiles; what it takes from `bg` is there, and the arguments of its calls fit."""
     for tree in ast.walk(ast.parse(block.text)):
         if isinstance(tree, ast.Attribute) and isinstance(tree.value, ast.Name) and tree.value.id == "bg":
-            assert hasattr(bg, tree.attr), f"there is no bg.{tree.attr}"
+            assert hasattr(bg, tree.attr), f"there is no bg.{tree.attr}: mend the page, or export it"
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Attribute):
             function = owner_of(tree.func)
             if function is not None:
