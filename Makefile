@@ -10,7 +10,7 @@ READY := $(VENV)/.brewgraph-ready
 
 FUZZ ?= 5000
 FUZZ_SECONDS ?= 60
-.PHONY: help quickstart test test-all fuzz lint types check grammar vscode wheel bench clean
+.PHONY: help quickstart test test-all fuzz lint types check site grammar vscode wheel bench clean
 
 help:
 	@echo "make quickstart   set up, train a teacher, distil a student, compare (about three minutes of training);"
@@ -20,6 +20,7 @@ help:
 	@echo "make fuzz         set up, try many random specs and damaged files (some minutes; FUZZ=50000 tries more), then"
 	@echo "                  FUZZ_SECONDS=60 of coverage-guided fuzzing per target where the extra \`fuzz\` is installed"
 	@echo "make lint types   ruff, import-linter, deptry; mypy"
+	@echo "make site         build the documentation as a site into site/; every warning is an error"
 	@echo "make grammar      work the parser's table and the editors' colours out again, after a change of"
 	@echo "                  grammar/brew.lark"
 	@echo "make vscode       package the extension for Visual Studio Code into dist/ (needs npm)"
@@ -54,6 +55,9 @@ types: $(READY)
 
 check: lint types test
 
+site: $(READY)
+	$(BIN)/python docs/build.py
+
 grammar: $(READY)
 	$(BIN)/python -m brewgraph.syntax.grammar
 	$(BIN)/python -m brewgraph.editor.textmate
@@ -74,7 +78,7 @@ bench: $(READY)
 	HF_HUB_OFFLINE=1 .bench/bin/python bench/race.py --batch 8 16 32 --full --out docs/speed.md
 
 clean:
-	rm -rf $(VENV) .bench dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .bench dist build site .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -85,5 +89,5 @@ $(READY): pyproject.toml constraints.txt
 		echo "On Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt torch
-	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[board,emd,dev]"
+	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[board,emd,dev,docs]"
 	@touch $@

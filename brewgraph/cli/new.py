@@ -16,8 +16,12 @@ def command(
         Path | None, typer.Argument(metavar="[FILE|FOLDER]", help="The new file, or a folder for it.")
     ] = None,
     starter: Annotated[
-        Literal["quickstart", "mnli"],
-        typer.Option("--from", help="quickstart runs offline in minutes; mnli distils BERT-base from the hub."),
+        Literal["quickstart", "tutorial", "mnli"],
+        typer.Option(
+            "--from",
+            help="quickstart and tutorial run offline in minutes, the latter on csv files beside the spec; "
+            "mnli distils BERT-base from the hub.",
+        ),
     ] = "quickstart",
 ) -> None:
     """Write a commented spec to start from."""
@@ -32,12 +36,21 @@ def command(
     print(f"next: brewgraph check {first}, then brewgraph run {first}")
 
 
+TUTORIAL = ("teacher.brew", "student.brew", "train.csv", "dev.csv", "new.csv")
+"""The files of the tutorial in specs/, first the one to run."""
+
+
 def _files(starter: str, path: Path | None) -> dict[Path, str]:
     """The text of each file to write, first that of the spec to run."""
     if starter == "mnli":
         text = shipped_text("specs/mnli-t3-small.brew")
         path = path or Path("mnli-t3-small.brew")
         return {path if path.suffix == ".brew" else path / "mnli-t3-small.brew": text}
+    if starter == "tutorial":
+        folder = path or Path("tutorial")
+        if folder.suffix == ".brew":
+            raise UsageError("the tutorial has several files: name a folder for them")
+        return {folder / name: shipped_text(f"specs/tutorial/{name}") for name in TUTORIAL}
     student, teacher = shipped_text("specs/quickstart/student.brew"), shipped_text("specs/quickstart/teacher.brew")
     path = path or Path("quickstart")
     folder, name = (path.parent, path.name) if path.suffix == ".brew" else (path, "student.brew")

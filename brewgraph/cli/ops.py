@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
@@ -12,6 +13,7 @@ import typer
 from brewgraph import ops
 from brewgraph.cli.output import explained, wrapped
 from brewgraph.diagnostics import UsageError
+from brewgraph.display.formula import FormulaError, latex
 from brewgraph.recipe.evaluate.calls import FUNCTIONS
 from brewgraph.recipe.evaluate.scope import ACROSS, LATER
 from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
@@ -30,7 +32,15 @@ class Entry(NamedTuple):
     section: str
     name: str
     summary: str
-    page: Callable[[], Iterator[str]]
+    make: Callable[[], Page]
+
+    def page(self) -> Iterator[str]:
+        """The lines of its page in a terminal."""
+        return self.make().text()
+
+    def markdown(self) -> Iterator[str]:
+        """Its page as Markdown."""
+        return settings_page() if self.name == "train" else self.make().markdown(self.name)
 
 
 EXAMPLES = {
@@ -60,21 +70,35 @@ def command(
         str | None, typer.Argument(metavar="[NAME]", help="A name in the table, or train.", autocompletion=complete)
     ] = None,
     format: Annotated[
-        Literal["text", "markdown"], typer.Option(help="markdown: all settings of `train { }` as a page for documents.")
+        Literal["text", "markdown"], typer.Option(help="markdown: the table or the page as a document.")
     ] = "text",
 ) -> None:
     """List operations, transforms, projections, schedules, sources and settings, or explain one."""
-    if format == "markdown":
-        print("\n".join(settings_page()))
+    if name is None and format == "markdown":
+        print("\n".join(table_page(lambda entry: f"`{entry.name}`")))
         return
     if name is None:
         print("\n\n".join("\n".join(section) for section in _overview()))
         print("\n`brewgraph ops NAME` explains one of them.")
         return
-    pages = [entry.page for entry in entries() if entry.name == name]
+    pages = [entry for entry in entries() if entry.name == name]
     if not pages:
         raise UsageError(_unknown(name))
-    print("\n\n".join("\n".join(page()) for page in pages))
+    print("\n\n".join("\n".join(page.markdown() if format == "markdown" else page.page()) for page in pages))
+
+
+def table_page(link: Callable[[Entry], str]) -> Iterator[str]:
+    """The table as a Markdown page; `link` writes the name of an entry."""
+    yield from ("# What a spec can name", "", "`brewgraph ops` lists it, `brewgraph ops NAME` prints a page.")
+    sections: dict[str, list[Entry]] = {}
+    for entry in entries():
+        sections.setdefault(entry.section, []).append(entry)
+    for title, rows in sections.items():
+        if title:
+            yield from ("", f"## {title.partition(':')[0].capitalize()}", "")
+            yield from (f"`{title.partition(': ')[2]}`", "") if ": " in title else ()
+            yield from ("| | |", "|---|---|")
+            yield from (f"| {link(row)} | {_cell(row.summary)} |" for row in rows)
 
 
 def settings_page() -> Iterator[str]:
@@ -87,10 +111,7 @@ def settings_page() -> Iterator[str]:
         yield from ("", f"## `{title}`", "")
         if title != "train":
             yield from (inspect.cleandoc(settings.__doc__ or ""), "")
-        rows = list(_fields(settings))
-        yield f"| {' | '.join(rows[0])} |"
-        yield f"|{'---|' * len(rows[0])}"
-        yield from (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows[1:])
+        yield from _settings_table(_fields(settings))
     yield from ("", "## Other words", "")
     yield "What other toolkits call the same thing; written here, each gets the hint on the right."
     yield from ("", "| elsewhere | here |", "|---|---|")
@@ -98,8 +119,7 @@ def settings_page() -> Iterator[str]:
 
 
 def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
-    """A row of titles, then a row per setting."""
-    yield ("name", "type", "default", "meaning")
+    """Name, type, default and meaning of each setting."""
     for key, field in settings.model_fields.items():
         if key == settings.extras:
             continue
@@ -138,7 +158,7 @@ def _sections() -> dict[str, dict[str, str]]:
 
 def entries() -> Iterator[Entry]:
     """Everything that has a page; a name may have several (`linear` is a projection and a schedule)."""
-    sections: tuple[tuple[str, Mapping[str, Any], Callable[[str, Any], Iterator[str]]], ...] = (
+    sections: tuple[tuple[str, Mapping[str, Any], Callable[[str, Any], Page]], ...] = (
         ("losses: name(from -> to)", ops.OPERATIONS, _declared),
         ("transforms: name(value)", ops.TRANSFORMS, _declared),
         ("temperatures: T=name(base)", ops.TEMPERATURES, _declared),
@@ -173,7 +193,88 @@ def _summary(name: str, thing: Any) -> str:
 # ── one page each ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _declared(name: str, declared: ops.Operation | ops.DeclaredTransform | ops.DeclaredTemperature) -> Iterator[str]:
+@dataclass(frozen=True)
+class Page:
+    """What is known of a name. Paragraphs are Markdown; `tables` are titled rows of a name and its words; a setting is
+    name, type, default and meaning, as `_fields` yields it."""
+
+    call: str
+    what: str
+    paragraphs: tuple[str, ...] = ()
+    formula: str = ""
+    tables: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    settings: tuple[tuple[str, str, str, str], ...] = ()
+    note: str = ""
+    example: tuple[str, ...] = ()
+    source: str = ""
+
+    def text(self) -> Iterator[str]:
+        """The lines for a terminal, at most as wide as it is."""
+        title = wrapped(f"{self.call}   {self.what}")
+        yield title if "\n" not in title else f"{self.call}\n  {self.what}"
+        if self.paragraphs:
+            yield from ("", wrapped(self.paragraphs[0]))
+        if self.formula:
+            yield from ("", wrapped(self.formula, "    "))
+        for paragraph in self.paragraphs[1:]:
+            yield from ("", wrapped(paragraph))
+        for title, rows in self.tables:
+            yield from ("", title, explained(list(rows), "  "))
+        if self.settings:
+            yield ""
+        for key, kind, default, meaning in self.settings:
+            start = key if default == "needed" else f"{key} = {default}"
+            yield wrapped(f"{kind}; needed" if default == "needed" else kind, f"  {start}   ", "      ")
+            yield wrapped(meaning, "      ")
+        if self.note:
+            yield from ("", wrapped(self.note))
+        if self.example:
+            yield from ("", "example")
+        for line in self.example:
+            fits = f"  {line}" == wrapped(line, "  ")
+            yield f"  {line}" if fits else f"  {line}".replace(" -> ", " ->\n      ")
+        if self.source:
+            yield from ("", wrapped(f"source: {self.source}", hang="  "))
+
+    def markdown(self, name: str) -> Iterator[str]:
+        """The same as Markdown, under a title; a formula is a block of LaTeX, ```math."""
+        yield from (f"# {name}", "", f"`{self.call}`: {self.what}" if self.call != name else self.what.capitalize())
+        for i, paragraph in enumerate(self.paragraphs):
+            yield from ("", paragraph)
+            if i == 0 and self.formula:
+                yield from ("", *_formula_block(self.formula))
+        for title, rows in self.tables:
+            yield from ("", f"## {title.capitalize()}", "", "| | |", "|---|---|")
+            yield from (f"| `{_cell(key)}` | {_cell(words)} |" for key, words in rows)
+        if self.settings:
+            yield from ("", "## Arguments", "", *_settings_table(self.settings))
+        if self.note:
+            yield from ("", f"{self.note[:1].upper()}{self.note[1:]}.".replace("..", "."))
+        if self.example:
+            yield from ("", "## Example", "", "```brew fragment", *self.example, "```")
+        if self.source:
+            yield from ("", "## Source", "", self.source)
+
+
+def _formula_block(formula: str) -> tuple[str, ...]:
+    """LaTeX, or the text itself where an operation of somebody else states something that is no formula."""
+    try:
+        return ("```math", latex(formula), "```")
+    except FormulaError:
+        return ("```text", formula, "```")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _settings_table(rows: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
+    yield "| name | type | default | meaning |"
+    yield "|---|---|---|---|"
+    yield from (f"| {' | '.join(map(_cell, row))} |" for row in rows)
+
+
+def _declared(name: str, declared: ops.Operation | ops.DeclaredTransform | ops.DeclaredTemperature) -> Page:
     takes: list[tuple[str, str]] = []
     sides: list[str] = []
     options: list[tuple[str, str]] = []
@@ -200,27 +301,28 @@ def _declared(name: str, declared: ops.Operation | ops.DeclaredTransform | ops.D
         if declared.couples_batch:
             note = "the value of an example depends on the other examples of its batch"
         line = f"soft = ce(big.logits -> small.logits, T={name}(4))"
-    call = f"{name}({arguments}{''.join(f', {o.name}={_short(o.default)}' for o in declared.options)})"
-    title = wrapped(f"{call}   {what}")
-    yield title if "\n" not in title else f"{call}\n  {what}"
-    yield from ("", *(_prose(text) for text in (declared.summary, declared.text) if text), "")
-    if takes:
-        kinds = dict.fromkeys(kind for side in sides for kind in ops.side_kinds(side))
-        yield from ("takes", explained(takes, "  "), "")
-        yield from ("where", explained([(kind, ops.KINDS[kind]) for kind in kinds], "  "))
-        yield from ("",) if note else ()
-    yield from (wrapped(note),) if note else ()
-    rows = [*((f"{o.name} = {_short(o.default)}", o.text) for o in declared.options), *options]
-    yield from ("", "options", explained(rows, "  ")) if rows else ()
-    fits = f"  {line}" == wrapped(line, "  ")
-    yield from ("", "example", f"  {line}" if fits else f"  {line}".replace(" -> ", " ->\n      "), "")
-    yield wrapped(f"source: {declared.source}", hang="  ")
+    kinds = dict.fromkeys(kind for side in sides for kind in ops.side_kinds(side))
+    rows = (*((f"{o.name} = {_short(o.default)}", o.text) for o in declared.options), *options)
+    tables = (
+        ("takes", tuple(takes)),
+        ("where", tuple((kind, ops.KINDS[kind]) for kind in kinds)),
+        ("options", rows),
+    )
+    return Page(
+        f"{name}({arguments}{''.join(f', {o.name}={_short(o.default)}' for o in declared.options)})",
+        what,
+        (declared.summary, *_paragraphs(declared.text)),
+        declared.formula,
+        tuple((title, rows) for title, rows in tables if rows),
+        note=note,
+        example=(line,),
+        source=declared.source,
+    )
 
 
-def _prose(text: str) -> str:
-    """Paragraphs, wrapped anew; indented ones stay as they are."""
-    parts = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(p if p.startswith(" ") or "\n " in p else wrapped(" ".join(p.split())) for p in parts)
+def _paragraphs(text: str) -> tuple[str, ...]:
+    """The paragraphs of a docstring, each in one line."""
+    return tuple(" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n") if part.strip())
 
 
 def _short(value: Any) -> str:
@@ -237,41 +339,38 @@ def example(side: str, model: str) -> str:
     return EXAMPLES[side].format(model)
 
 
-def _function(name: str, words: str) -> Iterator[str]:
+def _function(name: str, words: str) -> Page:
     what = "across a list" if name in ACROSS else "of one value; on a list, of each member"
-    yield from (f"{name}   a function {what}", "", _prose(words))
+    return Page(name, f"a function {what}", _paragraphs(words))
 
 
-def _projection(name: str, projection: ops.ProjectionKind) -> Iterator[str]:
-    yield from (f"{name}   a projection: {projection.summary}", "")
-    yield wrapped(
+def _projection(name: str, projection: ops.ProjectionKind) -> Page:
+    words = (
         "Weights start from N(0, 0.02), biases from zero. Inline each use is a separate module; a named one is shared. "
         "Sizes may be omitted if the other side of an arrow fixes them; lr and weight_decay may be set."
     )
-    yield from ("", "example")
-    yield f"  hidden = mse(big.hidden[4] -> small.hidden[2] via {name})"
-    yield f"  proj W = {name}(312 -> 768, lr=1e-3)"
+    lines = (
+        f"hidden = mse(big.hidden[4] -> small.hidden[2] via {name})",
+        f"proj W = {name}(312 -> 768, lr=1e-3)",
+    )
+    return Page(name, f"a projection: {projection.summary}", (words,), example=lines)
 
 
-def _schedule(name: str, function: Callable[..., float]) -> Iterator[str]:
-    yield from (f"{name}   a schedule: a number that changes with training", "")
-    yield from (_prose(function.__doc__ or ""), "", "example")
-    call, _, _ = (function.__doc__ or "").removeprefix("`").partition("`")
-    yield f"  loss = {call} * soft + hard"
+def _schedule(name: str, function: Callable[..., float]) -> Page:
+    summary, _, rest = inspect.cleandoc(function.__doc__ or "").partition("\n")
+    formula, text = ops.split_formula(rest)
+    call, _, _ = summary.removeprefix("`").partition("`")
+    paragraphs = (summary, *_paragraphs(text))
+    what = "a schedule: a number that changes with training"
+    return Page(name, what, paragraphs, formula, example=(f"loss = {call} * soft + hard",))
 
 
-def _settings(what: str, name: str, settings: type[Settings]) -> Iterator[str]:
-    yield from (f"{name}   {what}", "", _prose(settings.__doc__ or ""))
-    rows = list(_fields(settings))[1:]
-    if rows:
-        yield ""
-    for key, kind, default, meaning in rows:
-        start = key if default == "needed" else f"{key} = {default}"
-        yield wrapped(f"{kind}; needed" if default == "needed" else kind, f"  {start}   ", "      ")
-        yield wrapped(meaning, "      ")
+def _settings(what: str, name: str, settings: type[Settings]) -> Page:
+    note = ""
     if settings.extras is not None:
-        yield ""
-        yield wrapped(f"Other keywords: {settings.model_fields[settings.extras].description}.")
+        note = f"Other keywords: {settings.model_fields[settings.extras].description}."
+    rows = tuple(_fields(settings))
+    return Page(name, what, _paragraphs(settings.__doc__ or ""), settings=rows, note=note)
 
 
 def type_text(annotation: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Protocol, Union, get_args, get_origin
@@ -36,8 +36,7 @@ class Page(Protocol):
     def name(self) -> str: ...
     @property
     def summary(self) -> str: ...
-    @property
-    def page(self) -> Callable[[], Iterator[str]]: ...
+    def page(self) -> Iterator[str]: ...
 
 
 @dataclass(frozen=True)

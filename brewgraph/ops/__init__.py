@@ -16,6 +16,7 @@ from brewgraph.ops.registry import (
     is_tuple,
     operation,
     side_kinds,
+    split_formula,
     temperature,
     transform,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "is_tuple",
     "operation",
     "side_kinds",
+    "split_formula",
     "temperature",
     "transform",
 ]

@@ -27,6 +27,8 @@ from brewgraph.ops.tensors import directions, one_per_example, per_item
 def mse(source: Any, target: Any, *, T: Any = 1.0) -> Any:
     """Mean squared error: over classes or width per position; over heads per pair of tokens for attention.
 
+        mean_h ((from_h - to_h) / T)²
+
     A regression's target is one number per example beside one output, or as many as there are outputs.
     """
     if source.dim() == 4:
@@ -48,6 +50,8 @@ def mse(source: Any, target: Any, *, T: Any = 1.0) -> Any:
 def cos(source: Any, target: Any) -> Any:
     """One minus the cosine of the two vectors, per token or per example.
 
+        1 - from · to / (‖from‖ ‖to‖)
+
     A zero vector has no direction: its cosine is zero, and no gradient reaches it.
     """
     return 1 - (directions(source) * directions(target)).sum(-1)
@@ -61,6 +65,8 @@ def cos(source: Any, target: Any) -> Any:
 )
 def pkd(source: Any, target: Any, *, layout: Any = None) -> Any:
     """Patient distillation: squared distance of the first tokens' directions, each brought to length one.
+
+        ‖u - v‖²,  u = from / ‖from‖,  v = to / ‖to‖
 
     Of hidden states the first token that is no padding counts, of one vector per example that vector. A zero vector has
     no direction: it stays zero, and no gradient reaches it.
@@ -76,7 +82,9 @@ def pkd(source: Any, target: Any, *, layout: Any = None) -> Any:
     source="Li et al. 2020, arXiv:2010.06133 (BERT-EMD): many-to-many layer mapping; uniform weights",
 )
 def emd(source: Any, target: Any, *, layout: Any) -> Any:
-    """What it costs to move one row of layers to the other: Σ flow · distance over all pairs of layers.
+    """What it costs to move one row of layers to the other: flow times distance over all pairs of layers.
+
+        Σ_ij f_ij d_ij,  d_ij = mean (from_i - to_j)²
 
     Distances are mean squared errors over real tokens; every layer of a side weighs the same; the flow is the cheapest
     one for this batch, and a constant for the gradient. Distances are means over the whole batch before the flow is

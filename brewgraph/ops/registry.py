@@ -83,6 +83,8 @@ class DeclaredFunction:
     text: str
     source: str
     needs_layout: bool
+    formula: str = ""
+    """What is computed: the indented paragraph of the docstring, of which `display.formula` makes LaTeX."""
 
     @property
     def key(self) -> str:
@@ -365,16 +367,25 @@ def _describe(
     summary, _, rest = signature.doc.partition("\n")
     if not summary:
         raise _fault(name, "it has no docstring", "its first line says what is computed")
+    formula, text = split_formula(rest)
     return {
         "name": name,
         "module": signature.module,
         "function": function,
         "options": tuple(Option(key, default, *options[key]) for key, default in known.items()),
         "summary": summary,
-        "text": rest.strip(),
+        "text": text,
+        "formula": formula,
         "source": source,
         "needs_layout": "layout" in signature.defaults,
     }
+
+
+def split_formula(text: str) -> tuple[str, str]:
+    """The indented paragraph of a docstring, in one line, and everything else."""
+    parts = text.strip("\n").split("\n\n")
+    formulas = [" ".join(part.split()) for part in parts if part.startswith(" ")]
+    return ", ".join(formulas), "\n\n".join(part for part in parts if not part.startswith(" ")).strip()
 
 
 def _side(text: str) -> str:

@@ -19,9 +19,11 @@ _BATCHES = {"hidden -> hidden": "batch", "vector -> vector": "batch"}
 
 @operation(takes=_TAKES, source=_SOURCE, also=("mmd",))
 def nst(source: Any, target: Any, *, layout: Any) -> Any:
-    """Squared distance of the two sides' Gram matrices over tokens, each divided by its width: (X Xᵀ / H) per pair.
+    """Squared distance of the two sides' Gram matrices over tokens, each divided by its width, per pair.
 
-    Of two layers per side, `nst((a, b) -> (c, d))`, the Gram matrix is that of one with the other: X Yᵀ / H.
+        (A_ij - B_ij)²,  A = x xᵀ / H_x,  B = y yᵀ / H_y,  x = from,  y = to
+
+    Of two layers per side, `nst((a, b) -> (c, d))`, the Gram matrix is that of one with the other.
     """
     return (_gram(source, layout) / _width(source) - _gram(target, layout) / _width(target)).square()
 
@@ -29,6 +31,8 @@ def nst(source: Any, target: Any, *, layout: Any) -> Any:
 @operation(takes=_TAKES, source=f"{_SOURCE}; divided as in TextBrewer's packaged release")
 def nst_by_length(source: Any, target: Any, *, layout: Any) -> Any:
     """As `nst`, the Gram matrices divided by the number of real tokens of the example instead of by the width.
+
+        (A_ij - B_ij)²,  A = x xᵀ / length,  B = y yᵀ / length,  x = from,  y = to
 
     TextBrewer's packaged release divides by the padded length where it has a mask, so that its loss changes with the
     padding, and by the width where it has none.
@@ -45,7 +49,9 @@ def nst_by_length(source: Any, target: Any, *, layout: Any) -> Any:
     also=("gram",),
 )
 def fsp(source: Any, target: Any, *, layout: Any) -> Any:
-    """Squared distance of the two sides' matrices between two layers: Xᵀ Y / length, the mean over their entries.
+    """Squared distance of the two sides' matrices between two layers, the mean over their entries.
+
+        mean_ij (A_ij - B_ij)²,  A = aᵀ b / length,  B = cᵀ d / length
 
     `fsp((a, b) -> (c, d))`; the sum runs over the real tokens of an example. `(a, a)` is one layer with itself.
     """
@@ -70,6 +76,8 @@ def _width(side: Any) -> int:
 def rkd_distance(source: Any, target: Any, *, layout: Any = None) -> Any:
     """Huber's loss on the distances of all pairs of examples, each side's divided by their mean.
 
+        mean_{i < j} huber(d_ij / mean(d) - e_ij / mean(e)),  d_ij = ‖from_i - from_j‖,  e_ij = ‖to_i - to_j‖
+
     Of hidden states the first real token stands for the example. A batch of less than three has a loss
     of zero: the only distance of two is its own mean.
     """
@@ -87,6 +95,10 @@ def rkd_distance(source: Any, target: Any, *, layout: Any = None) -> Any:
 )
 def rkd_angle(source: Any, target: Any, *, layout: Any = None) -> Any:
     """Huber's loss on the cosines of the angles that all triples of examples form.
+
+        mean_ijk huber(a_ijk - b_ijk),
+        a_ijk = (x_j - x_i) · (x_k - x_i) / (‖x_j - x_i‖ ‖x_k - x_i‖),  x = from,
+        b_ijk = (y_j - y_i) · (y_k - y_i) / (‖y_j - y_i‖ ‖y_k - y_i‖),  y = to
 
     Of hidden states the first real token stands for the example. A batch of less than three has a loss of zero.
     """
@@ -112,6 +124,8 @@ def rkd_angle(source: Any, target: Any, *, layout: Any = None) -> Any:
 )
 def infonce(source: Any, target: Any, *, T: Any = 0.05, layout: Any = None) -> Any:
     """Contrastive: each example of the second side has to find itself among the examples of the first.
+
+        -mean_i log(exp(c_ii / T) / Σ_j exp(c_ij / T)),  c_ij = to_i · from_j / (‖to_i‖ ‖from_j‖)
 
     Cross-entropy of a softmax over the batch of cosines / T. Of hidden states the first real token stands for the
     example.

@@ -34,13 +34,23 @@ def spell_arguments(name: str, arguments: Sequence[str]) -> str:
 
 @schedule("ends")
 def ramp(progress: float, first: float, last: float) -> float:
-    """`ramp(1 -> 0)`: a straight line from the first value, at the first step, towards the last, at the end."""
+    """`ramp(1 -> 0)`: a straight line from the first value, at the first step, towards the last, at the end.
+
+        first + (last - first) progress
+
+    Progress is the share of the training's steps that are done.
+    """
     return first + (last - first) * progress
 
 
 @schedule("ends")
 def cosine(progress: float, first: float, last: float) -> float:
-    """`cosine(1 -> 0)`: half a cosine from the first value, at the first step, towards the last, flat at both ends."""
+    """`cosine(1 -> 0)`: half a cosine from the first value, at the first step, towards the last, flat at both ends.
+
+        last + (first - last) (1 + cos(π progress)) / 2
+
+    Progress is the share of the training's steps that are done.
+    """
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
 

@@ -32,7 +32,9 @@ _DISTRIBUTIONS = {
     T=_TEMPERATURE,
 )
 def ce(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tuple[str, ...] = ()) -> Any:
-    """Cross-entropy from a distribution or from labels: -Σ p log q, p = softmax(from / T), q = softmax(to / T).
+    """Cross-entropy from a distribution or from labels.
+
+        -Σ_c p_c log q_c,  p = softmax(from / T),  q = softmax(to / T)
 
     There is no factor T²: its gradient shrinks by about T² as T grows; `kd` has the factor.
     Labels of -100 are left out. Probabilities, those of attention too, are taken as they are; attention scores go
@@ -62,7 +64,9 @@ def ce(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
     T=_TEMPERATURE,
 )
 def kl(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tuple[str, ...] = ()) -> Any:
-    """Divergence of the second distribution from the first: Σ p (log p - log q); zero where they agree.
+    """Divergence of the second distribution from the first; zero where they agree.
+
+        Σ_c p_c (log p_c - log q_c),  p = softmax(from / T),  q = softmax(to / T)
 
     There is no factor T²; `kd` has it. Probabilities, those of attention and of relations too, are taken as they are;
     attention scores go through a softmax over the keys that are no padding. Attention is averaged over heads.
@@ -82,7 +86,9 @@ def kl(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
     T=_TEMPERATURE,
 )
 def kd(source: Any, target: Any, *, T: Any = 4.0) -> Any:
-    """Distillation as Hinton printed it: T² · KL(softmax(from / T) ‖ softmax(to / T)).
+    """Distillation as Hinton printed it: T² times the divergence of the softened distributions.
+
+        T² Σ_c p_c (log p_c - log q_c),  p = softmax(from / T),  q = softmax(to / T)
 
     The factor keeps the gradient's size when T changes, so weights beside a loss on labels keep their meaning.
     """
@@ -100,7 +106,9 @@ def kd(source: Any, target: Any, *, T: Any = 4.0) -> Any:
     T=_TEMPERATURE,
 )
 def bce(source: Any, target: Any, *, T: Any = 1.0, kinds: tuple[str, ...] = ("targets", "logits")) -> Any:
-    """Binary cross-entropy, the mean over classes: -(p log q + (1-p) log(1-q)), q = sigmoid(to / T).
+    """Binary cross-entropy, the mean over classes.
+
+        -mean_c (p_c log q_c + (1 - p_c) log(1 - q_c)),  q = sigmoid(to / T)
 
     For classes that do not exclude each other. Targets are p themselves, zeros and ones or between; of logits on the
     left p = sigmoid(from / T). There is no factor T².

@@ -25,7 +25,9 @@ def _fall_of_flsw(classes: int | None, *, beta: float, gamma: float) -> float:
     gamma=("number", "the power of the weights: higher ones spread the hard examples more"),
 )
 def flsw(source: Any, target: Any, base: Any, *, beta: Any = 1.0, gamma: Any = 1.0, layout: Any = None) -> Any:
-    """Lower temperatures where the two models disagree: base + β (mean of w - w), w = (1 - cosine of the logits)^γ.
+    """Lower temperatures where the two models disagree, by the cosine of their logits.
+
+        max(0.1, base + β (mean w - w)),  w = (1 - from · to / (‖from‖ ‖to‖))^γ
 
     The mean is that of the batch, so what one example gets depends on the others. Never below 0.1. The cosine divides
     by the logits' lengths plus 0.0001, so that logits of zero have one.
@@ -50,7 +52,9 @@ def _fall_of_cwsm(classes: int | None, *, beta: float) -> float | None:
     beta=_BETA,
 )
 def cwsm(source: Any, target: Any, base: Any, *, beta: Any = 1.0, layout: Any = None) -> Any:
-    """Lower temperatures where the student is unsure: base + β (mean of w - w), w = 1 / (highest probability + 0.001).
+    """Lower temperatures where the student is unsure, by its highest probability.
+
+        max(0.1, base + β (mean w - w)),  w = 1 / (max q + 0.001),  q = softmax(to)
 
     The mean is that of the batch, so what one example gets depends on the others. Never below 0.1.
     """

@@ -37,7 +37,9 @@ def _relation_shape(shapes: tuple[Shape, ...], *, heads: Any = 0) -> Shape:
     heads=("integer", "relation heads into which the width is grouped anew; 0: as they are"),
 )
 def relation(x: Any, *, heads: Any = 0, layout: Any = None) -> Any:
-    """How much each token's state resembles the others': softmax(x xᵀ / √d) over the tokens that are no padding.
+    """How much each token's state resembles the others', over the tokens that are no padding.
+
+        softmax(x xᵀ / √d)
 
     States of models with other heads compare once both are grouped into as many relation heads. Hidden states have one.
     """
@@ -65,6 +67,8 @@ def relation(x: Any, *, heads: Any = 0, layout: Any = None) -> Any:
 def probabilities(x: Any, *, T: Any = 1.0, layout: Any = None) -> Any:
     """Softmax over the last axis: classes, or the keys of attention that are no padding.
 
+        softmax(x / T)
+
     Of attention that is already a distribution it makes a flatter one, as TextBrewer's attention losses do.
     """
     import torch
@@ -80,7 +84,12 @@ def probabilities(x: Any, *, T: Any = 1.0, layout: Any = None) -> Any:
     source="Wen, Lai, Qian 2019, arXiv:1911.07471: probability shift",
 )
 def shift(logits: Any, labels: Any) -> Any:
-    """A teacher's logits put right: the label's and the highest one change places. Labels below zero change nothing."""
+    """A teacher's logits put right: the label's and the highest one change places.
+
+        x_label ↔ x_m,  m = argmax x
+
+    Labels below zero change nothing.
+    """
     import torch
 
     label_X_1 = labels.clamp_min(0).unsqueeze(-1)
@@ -102,7 +111,12 @@ def _one_head(shapes: tuple[Shape, ...]) -> Shape:
     source="TextBrewer (Yang et al. 2020, arXiv:2002.12620): attention_mse_sum compares sums over heads",
 )
 def head_sum(x_BNLL: Any) -> Any:
-    """The sum over attention's heads, as one head: models with other numbers of heads compare."""
+    """The sum over attention's heads, as one head.
+
+        Σ_n x_n
+
+    Models with different numbers of heads can be compared by it.
+    """
     return x_BNLL.sum(1, keepdim=True)
 
 
@@ -112,5 +126,10 @@ def head_sum(x_BNLL: Any) -> Any:
     source="TextBrewer (Yang et al. 2020, arXiv:2002.12620): attention_ce_mean compares means over heads",
 )
 def head_mean(x_BNLL: Any) -> Any:
-    """The mean over attention's heads, as one head: models with other numbers of heads compare."""
+    """The mean over attention's heads, as one head.
+
+        mean_n x_n
+
+    Models with different numbers of heads can be compared by it.
+    """
     return x_BNLL.mean(1, keepdim=True)

@@ -58,3 +58,15 @@ def test_an_unknown_starter_ends_with_2():
     result = command("new", "--from", "nothing")
     assert result.exit_code == 2
     assert "quickstart" in result.output
+
+
+def test_the_tutorial_is_a_folder_of_specs_and_data(here: Path):
+    """Two specs and three files of rows; the teacher's spec is sound, and the student's once its teacher exists."""
+    result = command("new", "t", "--from", "tutorial")
+    assert result.stdout.splitlines() == [
+        *(f"wrote t/{name}" for name in ("teacher.brew", "student.brew", "train.csv", "dev.csv", "new.csv")),
+        "next: brewgraph check t/teacher.brew, then brewgraph run t/teacher.brew",
+    ]
+    assert command("check", "t/teacher.brew", "--data").exit_code == 0
+    assert command("fmt", "--check", "t").exit_code == 0
+    assert command("new", "t.brew", "--from", "tutorial").exit_code == 2

@@ -200,6 +200,32 @@ def test_the_page_of_settings_is_fresh() -> None:
     assert page.read_text(encoding="utf-8") == "\n".join(settings_page()) + "\n"
 
 
+@pytest.mark.parametrize("name", dict.fromkeys(NAMES))
+def test_every_page_is_markdown_too(name: str) -> None:
+    """Under a title; the same arguments, source and example as in the terminal."""
+    page = command("ops", name, "--format", "markdown").stdout
+    assert page.startswith("# ")
+    assert page.count("```") % 2 == 0
+    if name in OPERATIONS:
+        operation = OPERATIONS[name]
+        assert page.startswith(f"# {name}\n\n`{name}(from -> to")
+        assert f"\n{operation.summary}\n\n```math\n" in page
+        assert all(f"| `{a} -> {b}` | {UNITS[unit]} |" in page for (a, b), unit in operation.takes.items())
+        assert f"```brew fragment\n{name} = {name}(" in page
+        assert page.endswith(f"## Source\n\n{operation.source}\n")
+
+
+def test_the_table_is_markdown_too() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .+ \|$", command("ops", "--format", "markdown").stdout, re.MULTILINE)
+    assert rows == NAMES
+
+
+def test_a_formula_is_printed_below_the_summary() -> None:
+    """In a terminal as the declaration states it."""
+    lines = page_of("relation").splitlines()
+    assert lines[lines.index("    softmax(x xᵀ / √d)") - 2] == TRANSFORMS["relation"].summary
+
+
 def test_every_call_that_a_page_takes_has_a_page():
     """`init = none   layers(…) | none` on the page of `hf` leads to `brewgraph ops layers`."""
     called = {word for name in NAMES for word in re.findall(r"(\w+)\(…\)", page_of(name))}
