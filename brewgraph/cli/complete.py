@@ -30,6 +30,19 @@ def runs(incomplete: str) -> Iterator[str]:
                 yield path.name
 
 
+def model_folders(incomplete: str) -> Iterator[str]:
+    """Folders of models with this prefix of their path, and folders that may hold more."""
+    for prefix, path in _paths(incomplete):
+        if path.is_dir():
+            yield f"{prefix}{path.name}" + ("" if (path / "config.json").is_file() else "/")
+
+
+def data_files(incomplete: str) -> Iterator[str]:
+    """Files with this prefix of their path, and folders that may hold more."""
+    for prefix, path in _paths(incomplete):
+        yield f"{prefix}{path.name}" + ("/" if path.is_dir() else "")
+
+
 def _paths(incomplete: str) -> Iterator[tuple[str, Path]]:
     """The files that an incomplete path may mean, as the part before the last name and the path; no hidden ones."""
     folder, _, begun = incomplete.rpartition("/")
