@@ -207,10 +207,9 @@ def _files_in(name: str, folder: Path, dev: str | None) -> tuple[str, str | None
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     train = [path for path in files if _stem(path) in _SPLITS["train"]]
     if len(train) != 1:
-        help = f"name its file of training rows: it holds {listing((x.name for x in files), 6) or 'no files'}"
-        raise WishFault(
-            "--data", f"`{name}` is a folder {'with several' if train else 'without one'} `train` file: {help}"
-        )
+        what = f"is a folder with {'several files' if train else 'no file'} called `train`"
+        help = f"name one of its files: it holds {listing((x.name for x in files), 6) or 'none'}"
+        raise WishFault("--data", f"`{name}` {what}: {help}")
     return str(train[0]), dev
 
 
@@ -305,7 +304,9 @@ def _table(
     if label is None:
         return Files(**plain)
     values = [x for x in table.rows[label][:] if x is not None]
-    kind = kind if task is not None or (kind is not None and kind != CLASS) else _kind_of_values(values, table.typed)
+    if task is None and kind in (None, CLASS):  # a head for one class does not tell whether it may be several
+        found = _kind_of_values(values, table.typed)
+        kind = found if kind is None or found == CLASSES else kind
     if kind in (CLASSES, VALUE):
         plain["problem_type"] = "multi_label" if kind == CLASSES else "regression"
     return Files(**plain)

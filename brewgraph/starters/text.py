@@ -95,15 +95,9 @@ def student_text(draft: Draft) -> str:
     kind = draft.data.label_type
     hidden, terms = _hidden(draft), _terms(draft)
     title = _TITLES[kind] + (", hidden states" if hidden else "")
-    size = (
-        f"{draft.layers} of the teacher's layers as the student"
-        if draft.student is None
-        else "Another model as the student"
-    )
-    lines = ["brew 1", "", *_comment(f"{size}: {title}.")]
-    lines += _comment(
-        "Change what you like: `brewgraph ops` lists what a loss can hold, `brewgraph explain NAME` a name."
-    )
+    begins = f"{draft.layers} of the teacher's layers" if draft.student is None else "another model"
+    lines = ["brew 1", "", *_comment(f"The student is {begins}. Its loss: {title}.")]
+    lines += _comment("`brewgraph ops` lists what a loss can hold, `brewgraph ops kd` explains one of them.")
     lines.append("")
     if any("T=T" in line for line in terms):
         lines.append("param T = 2    # temperature: larger values flatten the teacher's distribution; try 1, 2, 4, 8")
@@ -212,7 +206,7 @@ def _train(draft: Draft, baseline: str) -> list[str]:
     if baseline and draft.data.label_type != NONE:
         lines.append(f"baseline = true    # {baseline}")
     lines = _aligned(lines)
-    return ["train {", *lines, "", "group_by_length = true", "}"] if not _is_text(draft) else ["train {", *lines, "}"]
+    return ["train {", *lines, "}"] if _is_text(draft) else ["train {", *lines, "", "group_by_length = true", "}"]
 
 
 def _aligned(equations: list[str]) -> list[str]:
@@ -251,12 +245,13 @@ def _name(source: DataSource) -> str:
 
 
 def _said(source: DataSource) -> list[str]:
-    """The fields that differ from their defaults, the columns in any case, in the order of the settings."""
+    """The fields that differ from their defaults, and the columns in any case; files come first."""
     shown = ("text", "label") if isinstance(source, Files) else ()
-    fields = type(source).model_fields.items()
-    return [
-        x for x, info in fields if x in shown or (x in source.model_fields_set and getattr(source, x) != info.default)
-    ]
+    first = (*type(source).positional, "train", "dev", "test")
+    fields = type(source).model_fields
+    ordered = sorted(fields, key=lambda name: first.index(name) if name in first else len(first))
+    said = {x for x in source.model_fields_set if getattr(source, x) != fields[x].default}
+    return [name for name in ordered if name in shown or name in said]
 
 
 def _argument(source: DataSource, field: str, folder: Path) -> str:
@@ -298,9 +293,8 @@ def _batch(source: DataSource) -> int:
 
 def _lengths(draft: Draft) -> list[str]:
     """The longest example in tokens, for answers also what windows share."""
-    most = min(
-        (x for model in (draft.teacher, draft.student) if model is not None and (x := model.positions)), default=None
-    )
+    models = [model for model in (draft.teacher, draft.student) if model is not None]
+    most = min((limit for model in models if (limit := model.positions)), default=None)
     if isinstance(draft.data.source, Squad):
         length = min(384, most or 384)
         return [f"max_length={length}", f"stride={length // 3}"]
