@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-
 
 def instructions(word: str) -> list[str]:
     """What follows a word at the beginning of a line, with continued lines joined."""
-    return re.findall(rf"^{word} (.*)$", FILE.replace("\\n", " "), re.M)
+    return re.findall(rf"^{word} (.*)$", FILE.replace("\\\n", " "), re.M)
 
 
 def copied() -> list[str]:

@@ -170,7 +170,7 @@ def _ask(path: Path | None) -> tuple[Wishes, Path] | None:
     """
     from brewgraph.starters.data import GUESS
     from brewgraph.starters.models import look_at_model
-    from brewgraph.starters.start import Wishes, look_at
+    from brewgraph.starters.start import Wishes, look_at, spec_in
 
     teacher = typer.prompt(
         f"{_QUESTIONS['--teacher']} (empty: the quickstart, which needs none)", "", show_default=False
@@ -193,7 +193,11 @@ def _ask(path: Path | None) -> tuple[Wishes, Path] | None:
         wishes = _answered(wishes, "--layers", str(max(1, seen.layers // 2)))
     else:
         wishes = _answered(wishes, "--student")
-    return wishes, path or Path(typer.prompt("folder of the new spec", "distil"))
+    while path is None or spec_in(path).exists():
+        if path is not None:
+            complain(f"`{spec_in(path)}` exists already; name another folder")
+        path = Path(typer.prompt("folder of the new spec", "distil"))
+    return wishes, path
 
 
 _QUESTIONS = {

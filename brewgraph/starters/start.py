@@ -57,12 +57,17 @@ def start(wishes: Wishes, path: Path) -> Started:
     a spec of its own, which trains it first. Raises `UsageError`, and leaves nothing behind, if the wishes cannot be
     fulfilled.
     """
-    spec = path if path.suffix == ".brew" else path / "student.brew"
+    spec = spec_in(path)
     teacher, data = look_at(wishes)
     notes = list(data.notes)
     if not teacher.known:
         notes.append(f"`{teacher.name}` cannot be reached: its layers, classes and tokens are unchecked")
     return _write(_draft(wishes, teacher, data, spec.parent, notes), spec, notes)
+
+
+def spec_in(path: Path) -> Path:
+    """The spec that is meant by a folder, or by a file itself."""
+    return path if path.suffix == ".brew" else path / "student.brew"
 
 
 def look_at(wishes: Wishes) -> tuple[SeenModel, SeenData]:
@@ -102,7 +107,9 @@ def _draft(wishes: Wishes, teacher: SeenModel, data: SeenData, folder: Path, not
         notes.append(f"`{teacher.name}` has no head for the labels: teacher.brew trains it first")
     tokens = lengths(data, teacher) if teacher.known else None
     draft = Draft(folder, teacher, student, layers, data, tokens, labels, trains)
-    if not draft.shares_tokens and data.label_type in (SPANS, MASKED, NEXT):
+    if student is not None and not student.known:
+        notes.append(f"`{student.name}` cannot be reached: its layers, width and tokens are unchecked")
+    elif teacher.known and not draft.shares_tokens and data.label_type in (SPANS, MASKED, NEXT):
         raise WishFault(
             "--student", "its tokenizer is not the teacher's, so tokens do not pair: name one with the same"
         )

@@ -15,7 +15,7 @@ from brewgraph.recipe.settings.base import Settings, setting_text
 from brewgraph.recipe.settings.data_sources import DATA, Conll, DataSource, Files, Squad, Text
 from brewgraph.source import Source
 from brewgraph.starters.data import SeenData
-from brewgraph.starters.models import SeenModel
+from brewgraph.starters.models import WIDTH, SeenModel
 from brewgraph.syntax.format import format_source
 
 _STEPS = 2000
@@ -107,7 +107,7 @@ def student_text(draft: Draft) -> str:
         left, right = draft.layer_map
         lines += [f"let map = {left} -> {right}    # hidden 0 is the embedding output, n the output of layer n", ""]
     lines += [*_aligned([*terms, *hidden]), "", _loss(kind, bool(hidden)), ""]
-    lines += _train(draft, "also trains the student without its teacher, to compare; false halves the time")
+    lines += _train(draft, draft.student or draft.teacher, baseline=kind != NONE)
     return format_source(Source("\n".join(lines) + "\n"))
 
 
@@ -121,7 +121,7 @@ def teacher_text(draft: Draft) -> str:
         lines.append(f"loss = 0.5 * ce({name}.start -> big.start) + 0.5 * ce({name}.end -> big.end)")
     else:
         lines.append(f"loss = {kind.loss}({name}.labels -> big.logits)")
-    return format_source(Source("\n".join([*lines, "", *_train(draft, "")]) + "\n"))
+    return format_source(Source("\n".join([*lines, "", *_train(draft, draft.teacher, baseline=False)]) + "\n"))
 
 
 # ── statements ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,16 +195,16 @@ def _loss(kind: LabelType, hidden: bool) -> str:
     return f"loss = {soft}" + (" + mean(hidden)" if hidden else "")
 
 
-def _train(draft: Draft, baseline: str) -> list[str]:
+def _train(draft: Draft, trained: SeenModel, *, baseline: bool) -> list[str]:
+    """The settings that suit the data and the width of the model that is trained."""
     rows, batch = draft.data.rows, _batch(draft.data.source)
     epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, math.ceil(_STEPS * batch / rows))) if rows else _FEWEST_EPOCHS
-    width = (draft.student or draft.teacher).width
-    rate = float(f"{min(1e-3, max(2e-5, _LEARNING_RATE * 768 / width)):.0e}")
+    rate = float(f"{min(1e-3, max(2e-5, _LEARNING_RATE * WIDTH / trained.width)):.0e}")
     mantissa, _, exponent = f"{rate:.0e}".partition("e")
     lines = [f"epochs = {epochs}", f"optimizer = adamw(lr={mantissa}e{int(exponent)})", "schedule = linear(warmup=10%)"]
     lines.append("seed = seed")
-    if baseline and draft.data.label_type != NONE:
-        lines.append(f"baseline = true    # {baseline}")
+    if baseline:
+        lines.append("baseline = true    # also trains the student without its teacher, to compare")
     lines = _aligned(lines)
     return ["train {", *lines, "}"] if _is_text(draft) else ["train {", *lines, "", "group_by_length = true", "}"]
 
