@@ -174,7 +174,9 @@ def _write(draft: Draft, spec: Path, notes: list[str]) -> Started:
             source = draft.data.source.model_copy(update={x: str(path) for x, path in names.items()})
             draft = replace(draft, data=replace(draft.data, source=source))
             counts = f"{parts.rows['dev']:,} of {sum(parts.rows.values()):,}"
-            notes.append(f"holds out {counts} training rows for dev: --dev names a file of its own")
+            notes.append(
+                f"holds out {counts} training rows for dev, which the teacher may have learnt from: --dev names others"
+            )
         if draft.trains_teacher:
             files.make_room(teacher).write_text(teacher_text(draft), encoding="utf-8")
         files.make_room(spec)

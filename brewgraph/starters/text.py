@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ _LENGTH, _BLOCK = 128, 256
 _MULTIPLE = 8
 """A length is a multiple of it."""
 _LINE = 110
+_PIECE = re.compile(r'(?:"[^"]*"|[^",])+,?')
+"""An argument, or a member of a list, up to its comma."""
+_NAME, _WORDS = re.compile("[A-Za-z_][A-Za-z_0-9]*"), frozenset({"true", "false", "none"})
+"""What stands bare in a spec as the name of a column, and what means something else there."""
 
 _TITLES: dict[LabelType, str] = {
     CLASS: "the teacher's distribution over the classes at a temperature, the labels",
@@ -259,12 +264,12 @@ def _argument(source: DataSource, field: str, folder: Path) -> str:
     if field in source.files or (field == "name" and Path(str(value)).is_dir()):
         text = _value(path_from(value, folder))
     elif field in type(source).columns and value is not None:
-        names = [x if x.isidentifier() and x not in ("true", "false", "none") else _value(x) for x in _several(value)]
+        names = [x if _NAME.fullmatch(x) and x not in _WORDS else _value(x) for x in _several(value)]
         text = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
     elif field in getattr(type(source), "bare", ()):
-        text = str(value)
+        text = setting_text(value)
     elif field == "mask":
-        text = f"{value:.0%}"
+        text = f"{100 * value:g}%"
     elif isinstance(value, Settings) or (isinstance(value, tuple) and value and isinstance(value[0], Settings)):
         text = setting_text(value)
     else:
@@ -310,7 +315,11 @@ def _wrapped(begins: str, arguments: list[str]) -> str:
     whole = begins + ", ".join(arguments) + ")"
     if len(whole) <= _LINE:
         return whole
-    lines = textwrap.wrap(whole, _LINE, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    lines = [""]
+    for piece in _PIECE.findall(whole):
+        if lines[-1] and len(lines[-1]) + len(piece) > _LINE:
+            lines.append("   ")
+        lines[-1] += piece
     return "\n".join(lines)
 
 

@@ -135,7 +135,7 @@ def test_classes_in_a_csv() -> None:
         "takes `sentiment` for the label: --label names another, --label none says that there is none",
         "takes `review` for the text: --text names one column, or two as `--text first,second`",
         "the student has 2 of 4 layers: --layers says how many, --student names another model",
-        "holds out 6 of 60 training rows for dev: --dev names a file of its own",
+        "holds out 6 of 60 training rows for dev, which the teacher may have learnt from: --dev names others",
     )
     with open("new/dev.csv", newline="") as dev, open("new/train.csv", newline="") as train:
         held, left = list(csv.DictReader(dev)), list(csv.DictReader(train))
@@ -178,6 +178,18 @@ def change_config(folder: str, **settings: Any) -> None:
     """Change a saved configuration."""
     path = Path(folder, "config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def test_names_that_are_no_words() -> None:
+    """Columns and classes with blanks, commas and other signs are quoted, and stay whole where lines are long."""
+    names = [f"kind {n}, with a comma and a rather long name" for n in range(9)]
+    model("bert", "value")
+    change_config("bert", id2label=dict(enumerate(names)), label2id={name: n for n, name in enumerate(names)})
+    content = [{"The Text": f"{row['text']} {n}", "größe": names[n % 7]} for n, row in enumerate(rows(60))]
+    _, text = made(teacher="bert", data=table("odd.csv", content))
+    assert 'text="The Text", label="größe"' in statement(text, "data texts")
+    listed = ", ".join(f'"{name}"' for name in names)
+    assert f"classes=[{listed}]" in statement(text, "data texts")
 
 
 def test_several_classes_in_jsonl() -> None:
