@@ -174,9 +174,10 @@ def lengths(data: SeenData, teacher: SeenModel) -> tuple[int, int] | None:
     except SourceFault:
         return None
     if "words" in train.column_names:
-        encoded = tokenizer(sample["words"], is_split_into_words=True)
+        encoded = tokenizer(sample["words"], is_split_into_words=True, verbose=False)
     else:
-        encoded = tokenizer(*[sample[name] for name in ("text_0", "text_1") if name in train.column_names])
+        texts = [sample[name] for name in ("text_0", "text_1") if name in train.column_names]
+        encoded = tokenizer(*texts, verbose=False)
     counts = sorted(map(len, encoded["input_ids"]))
     return counts[-1], counts[math.ceil(0.99 * len(counts)) - 1]
 
@@ -234,7 +235,7 @@ def _kind(form: str, name: str, task: LabelType | None, teacher: SeenModel) -> L
     needs = _FORM_OF.get(wanted, "files")
     if needs != form:
         who = f"--task {wanted}" if task is not None else f"the head of `{teacher.name}`"
-        help = "--task names another, --teacher another model" if task is None else f"--data names {_NEEDS[needs]}"
+        help = f"--data names {_NEEDS[needs]}" + ("; or --teacher another model" if task is None else "")
         raise WishFault("--data", f"`{name}` holds {_HOLDS[form]}, and {who} learns {_ABOUT[wanted]}: {help}")
     return wanted
 

@@ -27,9 +27,10 @@ SHARE = 0.1
 @dataclass(frozen=True)
 class Parts:
     """Both parts of a training file: `write` maps `train` and `dev` to a function that writes the part, `rows` to how
-    many rows, sentences, texts or lines it has. Their files end in `suffix`.
+    many rows, sentences, texts or lines it has (`what`). Their files end in `suffix`.
     """
 
+    what: str
     suffix: str
     write: Mapping[str, Callable[[Path], None]]
     rows: Mapping[str, int]
@@ -48,17 +49,17 @@ def hold_out(data: SeenData) -> Parts:
     elif isinstance(source, Conll):
         blocks = list(_sentences(read_text(path.name, path, "train")))
         labels = [{line.split()[-1] for line in block.splitlines() if not line.startswith("#")} for block in blocks]
-        parts = _of_texts(".conll", blocks, _choose(blocks, labels), "\n".join)
+        parts = _of_texts("sentences", ".conll", blocks, _choose(blocks, labels), "\n".join)
     elif isinstance(source, Squad):
         whole: Any = parse_json(read_text(path.name, path, "train"))
         paragraphs = [paragraph for article in whole["data"] for paragraph in article["paragraphs"]]
         contexts = [paragraph["context"] for paragraph in paragraphs]
         chosen = _choose(contexts, [set() for _ in contexts])
-        parts = _of_texts(".json", [json.dumps(x, ensure_ascii=False) for x in paragraphs], chosen, _as_squad)
+        parts = _of_texts("texts", ".json", [json.dumps(x, ensure_ascii=False) for x in paragraphs], chosen, _as_squad)
     else:
         lines = read_text(path.name, path, "train").splitlines(keepends=True)
         first = len(lines) - int(len(lines) * SHARE)
-        parts = _of_texts(plain_suffix(path.name) or ".txt", lines, range(first, len(lines)), "".join)
+        parts = _of_texts("lines", plain_suffix(path.name) or ".txt", lines, range(first, len(lines)), "".join)
     if not parts.rows["dev"]:
         raise WishFault("--dev", f"`{path}` has too few rows to hold out a tenth for dev: name a file of its own")
     return parts
@@ -103,23 +104,26 @@ def _of_rows(source: Files, path: Path, data: SeenData) -> Parts:
             else:
                 part.to_csv(str(to), index=False, sep="," if suffix == ".csv" else "\t", quoting=QUOTE_NONE)
 
-    return _parts(suffix, len(rows), chosen, lambda positions: partial(write, positions))
+    return _parts("rows", suffix, len(rows), chosen, lambda positions: partial(write, positions))
 
 
-def _of_texts(suffix: str, pieces: Sequence[str], chosen: Iterable[int], join: Callable[[Iterable[str]], str]) -> Parts:
+def _of_texts(
+    what: str, suffix: str, pieces: Sequence[str], chosen: Iterable[int], join: Callable[[Iterable[str]], str]
+) -> Parts:
     """The parts of a text file from its pieces."""
 
     def write(positions: Sequence[int], to: Path) -> None:
         write_file(to, join(pieces[n] for n in positions))
 
-    return _parts(suffix, len(pieces), set(chosen), lambda positions: partial(write, positions))
+    return _parts(what, suffix, len(pieces), set(chosen), lambda positions: partial(write, positions))
 
 
 def _parts(
-    suffix: str, count: int, chosen: set[int], writer: Callable[[Sequence[int]], Callable[[Path], None]]
+    what: str, suffix: str, count: int, chosen: set[int], writer: Callable[[Sequence[int]], Callable[[Path], None]]
 ) -> Parts:
     positions = {"train": [n for n in range(count) if n not in chosen], "dev": sorted(chosen)}
     return Parts(
+        what,
         suffix,
         {split: writer(rows) for split, rows in positions.items()},
         {split: len(rows) for split, rows in positions.items()},

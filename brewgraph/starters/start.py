@@ -105,15 +105,16 @@ def _draft(wishes: Wishes, teacher: SeenModel, data: SeenData, folder: Path, not
         notes.append(f"takes the teacher's classes in the order {shown}: it names none; --labels gives another order")
     if trains:
         notes.append(f"`{teacher.name}` has no head for the labels: teacher.brew trains it first")
-    tokens = lengths(data, teacher) if teacher.known else None
+    cut = data.label_type in (SPANS, MASKED, NEXT)  # texts are cut into windows or blocks, however long they are
+    tokens = lengths(data, teacher) if teacher.known and not cut else None
     draft = Draft(folder, teacher, student, layers, data, tokens, labels, trains)
     if student is not None and not student.known:
         notes.append(f"`{student.name}` cannot be reached: its layers, width and tokens are unchecked")
-    elif teacher.known and not draft.shares_tokens and data.label_type in (SPANS, MASKED, NEXT):
+    elif teacher.known and not draft.shares_tokens and cut:
         raise WishFault(
             "--student", "its tokenizer is not the teacher's, so tokens do not pair: name one with the same"
         )
-    if tokens is None and data.contents is not None and data.label_type not in (SPANS, MASKED, NEXT):
+    if tokens is None and data.contents is not None and not cut:
         notes.append("the texts' tokens could not be counted: look at `max_length` in the spec")
     return draft
 
@@ -173,10 +174,9 @@ def _write(draft: Draft, spec: Path, notes: list[str]) -> Started:
                 parts.write[split](files.make_room(path))
             source = draft.data.source.model_copy(update={x: str(path) for x, path in names.items()})
             draft = replace(draft, data=replace(draft.data, source=source))
-            counts = f"{parts.rows['dev']:,} of {sum(parts.rows.values()):,}"
-            notes.append(
-                f"holds out {counts} training rows for dev, which the teacher may have learnt from: --dev names others"
-            )
+            seen = "" if draft.trains_teacher else ", which the teacher may have learnt from"
+            counts = f"{parts.rows['dev']:,} of {sum(parts.rows.values()):,} training {parts.what}"
+            notes.append(f"holds out {counts} for dev{seen}: --dev names others")
         if draft.trains_teacher:
             files.make_room(teacher).write_text(teacher_text(draft), encoding="utf-8")
         files.make_room(spec)

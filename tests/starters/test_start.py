@@ -235,6 +235,7 @@ def test_tags() -> None:
     expected = 'conll(train="ner-train.conll", dev="ner-dev.conll", classes=["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], '
     assert statement(text, "data sentences").startswith(expected)
     assert statement(text, "soft") == "kd(big.logits -> small.logits, T=T, mask=labels)"
+    assert "holds out 3 of 30 training sentences for dev" in started.notes[-1]
     parts = [Path(f"ner-{split}.conll").read_text().strip().split("\n\n") for split in ("train", "dev")]
     assert [len(part) for part in parts] == [27, 3]
     assert sorted(parts[0] + parts[1]) == sorted(Path("words.conll").read_text().strip().split("\n\n"))
@@ -269,6 +270,10 @@ def test_a_teacher_without_a_head_is_trained_first() -> None:
     assert [x.name for x in started.files] == ["student.brew", "teacher.brew", "train.csv", "dev.csv"]
     assert statement(text, "teacher big") == 'brew("teacher.brew", seed=seed)'
     assert "init=big.layers[0, 3]" in statement(text, "student small")
+    assert started.notes[-2:] == (
+        "`base` has no head for the labels: teacher.brew trains it first",
+        "holds out 6 of 60 training rows for dev: --dev names others",
+    )
     teacher = Path("new/teacher.brew").read_text()
     assert statement(teacher, "student big") == 'hf("../base")'
     assert statement(teacher, "data texts") == statement(text, "data texts")
@@ -354,7 +359,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "another task": (
         {"data": "words.conll"},
-        "--data: `words.conll` holds words with tags, and the head of `models/bert` learns one class per text: --task ",
+        "--data: `words.conll` holds words with tags, and the head of `models/bert` learns one class per text: --data names rows",
     ),
     "another task, named": (
         {"task": LABEL_TYPES["tags"]},

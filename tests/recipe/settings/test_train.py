@@ -141,6 +141,12 @@ def test_arguments_of_a_source() -> None:
     )
 
 
+def test_a_model_may_start_from_one_layer() -> None:
+    """A single number after `layers` is a list of one."""
+    source = names('teacher t = hf("a", init=big.layers[3])').models["t"].source
+    assert source == Hf(name="a", init=Layers(model="big", layers=(3,)))
+
+
 def test_columns_are_bare_names() -> None:
     """They belong to the data, not to the spec, even where the spec has the same name."""
     text = spec("").replace('files(train="train.jsonl")', 'files(train="t.jsonl", text=[big, "other"], label=tiny)')
