@@ -64,7 +64,10 @@ def command(
         str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="One or two text columns.", show_default="a guess")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The label column, or none.", show_default="a guess")
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="The label column; none; or first,second: 0 or 1 each.", show_default="a guess"
+        ),
     ] = None,
     labels: Annotated[
         str | None,
@@ -145,7 +148,7 @@ def _wished(wishes: Wishes, option: str, value: str) -> Wishes:
         "--task": LABEL_TYPES.get(value),
         "--text": names,
         "--labels": names,
-        "--label": None if value == "none" else value,
+        "--label": None if value == "none" else names if len(names) > 1 else value,
         "--dev": value or None,
         "--layers": int(value) if value.isdigit() else None,
     }
@@ -181,7 +184,7 @@ def _ask(path: Path | None) -> tuple[Wishes, Path] | None:
     (seen, data), wishes = _until_sound(look_at, _answered(wishes, "--data"))
     print(f"  {data.about}")
     if data.text_columns:
-        guessed = {"--text": ",".join(data.text_columns), "--label": data.label_column or "none"}
+        guessed = {"--text": ",".join(data.text_columns), "--label": ",".join(data.label_columns) or "none"}
         for option, default in guessed.items():
             if not wishes.text or wishes.label == GUESS:
                 wishes = _answered(wishes, option, default)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -103,10 +103,10 @@ class SeenData:
         return self.source.text if isinstance(self.source, Files) else ()
 
     @property
-    def label_column(self) -> str | None:
-        """The label column of rows."""
+    def label_columns(self) -> tuple[str, ...]:
+        """The label column of rows, or one for each class; empty without labels."""
         label = self.source.label if isinstance(self.source, Files) else None
-        return label if isinstance(label, str) else None
+        return (label,) if isinstance(label, str) else label or ()
 
     @property
     def about(self) -> str:
@@ -115,7 +115,7 @@ class SeenData:
         columns = ""
         if self.text_columns:
             columns = f"text in {listing(self.text_columns)}, "
-            columns += f"label in `{self.label_column}`, " if self.label_column else ""
+            columns += f"label in {listing(self.label_columns, 4)}, " if self.label_columns else ""
         classes = f" ({len(self.classes)} classes)" if self.classes else ""
         return f"{rows}{columns}{_ABOUT[self.label_type]}{classes}"
 
@@ -127,12 +127,13 @@ def look_at_data(
     *,
     task: LabelType | None = None,
     text: Sequence[str] = (),
-    label: str | None = GUESS,
+    label: str | tuple[str, ...] | None = GUESS,
 ) -> SeenData:
     """The data of a file, of a folder with a file of each split, or of a call as a spec has it.
 
     `task` is the type of the labels, else it follows from the teacher's head and from the file; `text` and `label` are
-    columns, `label=None` says that there is none. Raises `WishFault` where the file, its columns, labels or their type
+    columns, `label=None` says that there is none, several columns
+    of 0 and 1 are a class each. Raises `WishFault` where the file, its columns, labels or their type
     are not found.
     """
     if is_call(name):
@@ -284,14 +285,15 @@ def _table(
     dev: str | None,
     kind: LabelType | None,
     text: Sequence[str],
-    label: str | None,
+    label: str | tuple[str, ...] | None,
     teacher: SeenModel,
     task: LabelType | None,
     notes: list[str],
 ) -> Files:
     """The source of rows; columns that nobody named are found."""
     names = table.rows.column_names
-    for option, named in (("--text", text), ("--label", [label] if label not in (None, GUESS) else [])):
+    labelled = label if isinstance(label, tuple) else (label,) if label is not None and label != GUESS else ()
+    for option, named in (("--text", text), ("--label", labelled)):
         for column in (x for x in named if x not in names):
             help = f"{suggest(column, names)} the columns are {listing(names, 12)}".strip()
             raise WishFault(option, f"`{name}` has no column `{column}`: {help}")
@@ -299,11 +301,13 @@ def _table(
         label = _label_column(table, name, kind, text, teacher)
         notes.append(f"takes `{label}` for the label: --label names another, --label none says that there is none")
     if not text:
-        text = _text_columns(table, name, label)
+        text = _text_columns(table, name, labelled or (label,))
         notes.append(f"takes {listing(text)} for the text: --text names one column, or two as `--text first,second`")
     plain: dict[str, Any] = {"train": name, "dev": dev, "text": tuple(text), "label": label}
     if label is None:
         return Files(**plain)
+    if isinstance(label, tuple):
+        return Files(**plain, problem_type="multi_label")
     values = [x for x in table.rows[label][:] if x is not None]
     if task is None and kind in (None, CLASS):  # a head for one class does not tell whether it may be several
         found = _kind_of_values(values, table.typed)
@@ -352,10 +356,10 @@ def _label_column(table: Split, name: str, kind: LabelType | None, text: Iterabl
     raise WishFault("--label", f"no column of `{name}` is clearly that of the labels: {help}")
 
 
-def _text_columns(table: Split, name: str, label: str | None) -> tuple[str, ...]:
+def _text_columns(table: Split, name: str, labels: Collection[object]) -> tuple[str, ...]:
     """The columns of the texts: a pair or a name that data sets use, else the column of the longest texts."""
     rows = table.rows
-    texts = [x for x in rows.column_names if x != label and all(isinstance(v, str) for v in rows[x][:_SAMPLE])]
+    texts = [x for x in rows.column_names if x not in labels and all(isinstance(v, str) for v in rows[x][:_SAMPLE])]
     called = {column.lower(): column for column in reversed(texts)}
     for pair in _PAIRS:
         if all(x in called for x in pair):
@@ -409,7 +413,11 @@ def in_order_of(data: SeenData, teacher: SeenModel) -> SeenData:
             raise WishFault("--teacher", f"{message}, and `{teacher.name}` knows {listing(known, 6)}: {help}")
     if known == classes:
         return data
-    source = data.source.model_copy(update={"classes": known})
+    several = isinstance(getattr(data.source, "label", None), tuple)  # a column for each class
+    if several and len(known) > names:
+        missing = [x for x in known if x not in classes]
+        raise WishFault("--label", f"`{teacher.name}` also knows {listing(missing, 6)}: name a column for each class")
+    source = data.source.model_copy(update={"label" if several else "classes": known})
     try:
         facts = facts_of(source, HERE)
     except SourceFault as fault:

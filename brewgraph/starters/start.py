@@ -34,7 +34,7 @@ class Wishes:
     dev: str | None = None
     task: LabelType | None = None
     text: tuple[str, ...] = ()
-    label: str | None = GUESS
+    label: str | tuple[str, ...] | None = GUESS
     labels: tuple[str, ...] = ()
     student: str | None = None
     layers: int | None = None

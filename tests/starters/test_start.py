@@ -203,6 +203,17 @@ def test_several_classes_in_jsonl() -> None:
     assert len(Path("new/dev.jsonl").read_text().splitlines()) == 6
 
 
+def test_a_column_for_each_class() -> None:
+    """Columns of 0 and 1, in the order of the teacher's classes; a class without a column is a fault."""
+    save(Path("bert"), problem_type="multi_label_classification")
+    marks = [{"text": row["text"], **{x: int(x == row["label"]) for x in reversed(LABELS)}} for row in rows(60)]
+    data = table("marks.csv", marks)
+    _, text = made(teacher="bert", data=data, label=("good", "fair", "bad"))
+    assert "label=[bad, fair, good], problem_type=multi_label" in statement(text, "data texts")
+    with pytest.raises(UsageError, match="--label: `bert` also knows `good`: name a column for each class"):
+        start(Wishes("bert", data, label=("bad", "fair")), Path("other"))
+
+
 def test_numbers() -> None:
     """One logit is a number: squared errors, and no temperature."""
     model("bert", "value")
