@@ -173,7 +173,7 @@ def _ask(path: Path | None) -> tuple[Wishes, Path] | None:
     """
     from brewgraph.starters.data import GUESS
     from brewgraph.starters.models import look_at_model
-    from brewgraph.starters.start import Wishes, look_at, spec_in
+    from brewgraph.starters.start import Wishes, half_of, look_at, spec_in
 
     teacher = typer.prompt(
         f"{_QUESTIONS['--teacher']} (empty: the quickstart, which needs none)", "", show_default=False
@@ -184,16 +184,16 @@ def _ask(path: Path | None) -> tuple[Wishes, Path] | None:
     (seen, data), wishes = _until_sound(look_at, _answered(wishes, "--data"))
     print(f"  {data.about}")
     if data.text_columns:
-        guessed = {"--text": ",".join(data.text_columns), "--label": ",".join(data.label_columns) or "none"}
-        for option, default in guessed.items():
-            if not wishes.text or wishes.label == GUESS:
-                wishes = _answered(wishes, option, default)
+        if not wishes.text:
+            wishes = _answered(wishes, "--text", ",".join(data.text_columns))
+        if wishes.label == GUESS:
+            wishes = _answered(wishes, "--label", ",".join(data.label_columns) or "none")
         (seen, data), wishes = _until_sound(look_at, wishes)
     if not data.is_call:
         wishes = _answered(wishes, "--dev", data.source.files.get("dev", ""))
         (seen, data), wishes = _until_sound(look_at, wishes)
-    if seen.layers is not None:
-        wishes = _answered(wishes, "--layers", str(max(1, seen.layers // 2)))
+    if seen.layers is not None or not seen.known:
+        wishes = _answered(wishes, "--layers", str(half_of(seen)))
     else:
         wishes = _answered(wishes, "--student")
     while path is None or spec_in(path).exists():

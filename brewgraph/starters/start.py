@@ -70,6 +70,11 @@ def spec_in(path: Path) -> Path:
     return path if path.suffix == ".brew" else path / "student.brew"
 
 
+def half_of(teacher: SeenModel) -> int:
+    """The layers of a student that nobody said the size of."""
+    return max(1, teacher.layers // 2) if teacher.layers is not None else LAYERS
+
+
 def look_at(wishes: Wishes) -> tuple[SeenModel, SeenData]:
     """The teacher and the data, which agree on classes. Raises `WishFault`."""
     teacher = look_at_model(wishes.teacher, "--teacher")
@@ -84,7 +89,7 @@ def look_at(wishes: Wishes) -> tuple[SeenModel, SeenData]:
 
 def _draft(wishes: Wishes, teacher: SeenModel, data: SeenData, folder: Path, notes: list[str]) -> Draft:
     student = look_at_model(wishes.student, "--student") if wishes.student is not None else None
-    layers = wishes.layers or (max(1, teacher.layers // 2) if teacher.layers is not None else LAYERS)
+    layers = wishes.layers or half_of(teacher)
     if student is None and teacher.known and teacher.layers is None:
         why = f"`{teacher.name}` has no single row of layers to keep some of"
         raise WishFault("--student", f"{why}: name the folder of a smaller model to train")
