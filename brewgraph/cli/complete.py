@@ -8,6 +8,17 @@ from pathlib import Path
 from typing import Any
 
 
+def join_words_in_bash() -> None:
+    """Change the script for bash that `--show-completion` and `--install-completion` give: no blank follows a folder,
+    or a name that ends in `=`, so that typing goes on. zsh and fish join such words by themselves.
+    """
+    from typer._completion_shared import _completion_scripts as scripts
+
+    joins = "    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[=/] ]] && compopt -o nospace\n"
+    if joins not in scripts["bash"]:
+        scripts["bash"] = scripts["bash"].replace("    return 0\n", f"{joins}    return 0\n")
+
+
 def specs(incomplete: str) -> Iterator[str]:
     """Specs with this prefix of their path, and folders that may hold more."""
     for prefix, path in _paths(incomplete):
@@ -28,6 +39,19 @@ def runs(incomplete: str) -> Iterator[str]:
         for _, path in _paths(f"{runs_folder(Path())}/{incomplete}"):
             if (path / "resolved.json").is_file():
                 yield path.name
+
+
+def model_folders(incomplete: str) -> Iterator[str]:
+    """Folders of models with this prefix of their path, and folders that may hold more."""
+    for prefix, path in _paths(incomplete):
+        if path.is_dir():
+            yield f"{prefix}{path.name}" + ("" if (path / "config.json").is_file() else "/")
+
+
+def data_files(incomplete: str) -> Iterator[str]:
+    """Files with this prefix of their path, and folders that may hold more."""
+    for prefix, path in _paths(incomplete):
+        yield f"{prefix}{path.name}" + ("/" if path.is_dir() else "")
 
 
 def _paths(incomplete: str) -> Iterator[tuple[str, Path]]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from brewgraph.cli.complete import join_words_in_bash
 from brewgraph.cli.output import Terminal, reported
 from brewgraph.diagnostics import suggest
 
@@ -152,6 +153,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # do not fail on a character that the terminal lacks
     sys.stdout, sys.stderr = (Terminal(x) if x.isatty() else x for x in (sys.stdout, sys.stderr))
+    join_words_in_bash()
     # only the requested command, also of a line to complete: loading all takes longer than formatting a spec
     line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
     application([*sys.argv[1:], *line.split()])(prog_name="brewgraph")

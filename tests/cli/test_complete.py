@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "student.brew").write_text('param T = 4\nparam alpha = 0.5\nparam twice = "x"\nthis does not parse\n')
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "teacher.brew").write_text("param depth = 1\n")
+    (tmp_path / "models" / "bert").mkdir(parents=True)
+    (tmp_path / "models" / "bert" / "config.json").write_text("{}")
     (tmp_path / "train.csv").write_text("x")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -37,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("line", "words"),
     [
         ("brewgraph exp", ["explain"]),
-        ("brewgraph check ", ["inner/", "student.brew"]),
+        ("brewgraph check ", ["inner/", "models/", "student.brew"]),
         ("brewgraph check st", ["student.brew"]),
         ("brewgraph run inner/", ["inner/teacher.brew"]),
         ("brewgraph plan nowhere/", []),
@@ -53,6 +59,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("brewgraph run student.brew --deny W20", ["W202", "W204", "W205", "W206", "W207", "W208", "W209"]),
         ("brewgraph check --format s", ["sarif"]),
         ("brewgraph run student.brew --skip-pass drop", ["drop_dead_terms"]),
+        ("brewgraph new --teacher ", ["inner/", "models/"]),
+        ("brewgraph new --teacher models/", ["models/bert"]),
+        ("brewgraph new --data tr", ["train.csv"]),
+        ("brewgraph new --data inn", ["inner/"]),
         ("brewgraph check --d", ["--data", "--deny"]),
     ],
 )
@@ -66,7 +76,7 @@ def test_runs_are_offered_by_path_and_by_name(folder: Path, monkeypatch: pytest.
     for place in ("inner/runs/student-1a", "runs/student-2b", "all/student-3c"):
         (folder / place).mkdir(parents=True)
         (folder / place / "resolved.json").write_text("{}")
-    assert offered("brewgraph eval ") == ["all/", "inner/", "runs/", "student-2b"]
+    assert offered("brewgraph eval ") == ["all/", "inner/", "models/", "runs/", "student-2b"]
     assert offered("brewgraph predict inner/runs/") == ["inner/runs/student-1a"]
     monkeypatch.setenv("BREWGRAPH_RUNS", "all")
     assert offered("brewgraph eval st") == ["student-3c"]
@@ -90,6 +100,53 @@ def test_the_script_for_the_shell_calls_this_command() -> None:
     output = subprocess.run(command, env=given, capture_output=True, text=True, check=True).stdout
     assert "_BREWGRAPH_COMPLETE=complete_bash" in output
     assert "complete -o default -F _brewgraph_completion brewgraph" in output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_a_real_bash(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its tab key completes commands, specs, params and codes; typing goes on behind a folder and an equals sign."""
+    bin = tmp_path_factory.mktemp("bin")
+    script = "from brewgraph.cli.main import main; main()"
+    (bin / "brewgraph").write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{script}' \"$@\"\n")
+    (bin / "brewgraph").chmod(0o755)
+    env = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "TERM": "dumb", "PS1": "$ ", "INPUTRC": os.devnull}
+    env["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
+    ours, theirs = pty.openpty()
+    bash = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=env,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        typed(ours, 'eval "$(brewgraph --show-completion bash)"; echo ready\n', "ready\r\n$ ")
+        for keys, line in (
+            ("brewgraph exp\t.", "brewgraph explain ."),
+            ("brewgraph check st\t.", "brewgraph check student.brew ."),
+            ("brewgraph run inn\tt\t.", "brewgraph run inner/teacher.brew ."),
+            ("brewgraph run student.brew --set al\t0.5", "brewgraph run student.brew --set alpha=0.5"),
+            ("brewgraph explain W21\t\t", "W210"),
+            ("brewgraph new --teacher models/b\t.", "brewgraph new --teacher models/bert ."),
+        ):
+            typed(ours, keys, line)
+            os.write(ours, b"\x15")  # which empties the line
+    finally:
+        bash.kill()
+        bash.wait()
+
+
+def typed(terminal: int, keys: str, expected: str) -> None:
+    """Type keys, and wait until the terminal shows what is expected."""
+    os.write(terminal, keys.encode())
+    shown, ends = "", time.monotonic() + 60
+    while expected not in shown:
+        assert time.monotonic() < ends, shown
+        if select.select([terminal], [], [], 1)[0]:
+            shown += os.read(terminal, 4096).decode()
 
 
 def test_completion_loads_nothing_heavy(folder: Path) -> None:

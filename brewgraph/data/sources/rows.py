@@ -516,6 +516,16 @@ def check_form(name: str, text: str, field: str, source: str) -> None:
         raise _form_fault(name, field, form, source, f"`{form}(train=…)` reads it")
 
 
+def form_of_file(name: str, path: Path, field: str) -> str:
+    """The source that reads a file: `files`, `conll`, `squad`, or `text` where none of these does. Raises `SourceFault`
+    B404 for a file that is no text.
+    """
+    suffix = plain_suffix(path.name)
+    if suffix in FORMATS and suffix not in (".json", ".tsv"):
+        return "files"
+    return _form_of(read_text(name, path, field), suffix) or ("files" if suffix in FORMATS else "text")
+
+
 def _form_of(text: str, suffix: str) -> str:
     """The source that reads a text: `squad` or `files` for json, `conll` for tags, `files` for csv, or ""."""
     text = text.lstrip()

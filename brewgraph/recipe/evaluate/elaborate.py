@@ -49,6 +49,14 @@ def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> v.Mod
     return declare_model(e, model, model.name) if model is not None else None
 
 
+def elaborate_data(spec: t.Spec, source: Source, collector: Collector) -> v.DataDeclaration | None:
+    """The first data set that a spec declares, or None; the rest of the spec is ignored."""
+    e = _Elaboration(source, collector)
+    enter(e.root, spec.statements, collector, e.library)
+    data = next((s for s in e.root.statements.values() if isinstance(s, t.Data)), None)
+    return declare_data(e, data, data.name) if data is not None else None
+
+
 def elaborate_models(spec: t.Spec, source: Source) -> Mapping[str, v.ModelDeclaration]:
     """The models that a spec declares outside of tasks, by name; the rest of the spec, and all faults, are ignored."""
     e = _Elaboration(source, Collector())

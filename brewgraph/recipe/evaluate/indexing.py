@@ -104,8 +104,8 @@ def _axis(e: Evaluator, x: t.Index, picks: Picks) -> v.Axis:
 
 def _layers(e: Evaluator, model: v.ModelDeclaration, x: t.Index) -> Layers:
     picks = _picks(e, x, None, None, "the layers")
-    if isinstance(picks, tuple):
-        return Layers(model=model.name, layers=picks)
+    if picks is not None:  # one number is a list of one: a model starts from layers, never from a value
+        return Layers(model=model.name, layers=(picks,) if isinstance(picks, int) else picks)
     raise e.fault("B203", "`layers` needs a list of numbers", x.span, help=f"write `{model.name}.layers[0, 4, 8]`")
 
 

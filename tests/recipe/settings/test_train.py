@@ -141,6 +141,12 @@ def test_arguments_of_a_source() -> None:
     )
 
 
+def test_a_model_may_start_from_one_layer() -> None:
+    """A single number after `layers` is a list of one."""
+    source = names('teacher t = hf("a", init=big.layers[3])').models["t"].source
+    assert source == Hf(name="a", init=Layers(model="big", layers=(3,)))
+
+
 def test_columns_are_bare_names() -> None:
     """They belong to the data, not to the spec, even where the spec has the same name."""
     text = spec("").replace('files(train="train.jsonl")', 'files(train="t.jsonl", text=[big, "other"], label=tiny)')
@@ -174,7 +180,7 @@ def test_columns_are_bare_names() -> None:
         ('hf("a", pretrained=3)', "B122", (4, 32), "`pretrained`: expected true or false, got `3`"),
         ('hf("a", vocab_size=0)', "B122", (4, 32), "`vocab_size`: it must be greater than 0, got `0`"),
         ('hf("a", init=big)', "B202", (4, 26), "`init` cannot be a model"),
-        ('hf("a", init=big.layers[0])', "B203", (4, 26), "`layers` needs a list of numbers"),
+        ('hf("a", init=big.layers[0:1])', "B203", (4, 26), "`layers` needs a list of numbers"),
         ('hf("a", init=big.layers)', "B203", (4, 26), "`layers` needs a list of numbers"),
         ('hf("a", init=3)', "B122", (4, 26), "`init`: expected layers of a model, got `3`"),
         ('hf("a", hidden_size=big.logits)', "B202", (4, 33), "`hidden_size` is a setting and needs a constant, got"),
