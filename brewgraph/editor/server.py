@@ -232,7 +232,8 @@ class Editor:
         )
 
     def diagnostic(self, fault: Fault, text: Text, uri: str) -> lsp.Diagnostic:
-        message = "\n".join(filter(None, (fault.message, fault.note, fault.help and f"help: {fault.help}")))
+        first = f"{fault.message} ({fault.note})" if fault.note else fault.message
+        message = "\n".join(filter(None, (first, fault.help and f"help: {fault.help}")))
         page = Path(str(files("brewgraph.explanations") / f"{fault.code}.md"))
         tags = [lsp.DiagnosticTag.Unnecessary] if fault.code in _UNUSED else None
         return lsp.Diagnostic(
