@@ -581,7 +581,7 @@ def _check_features(name: str, module: nn.Module, facts: UnbuiltModelFacts, feat
         except SourceFault as fault:
             help = f" ({fault.help})" if fault.help else ""
             if hasattr(module, "_orig_mod"):  # what torch.compile returns
-                help = f": pass the model itself, and `train {{ compile = true }}` compiles its layers; or `{name}.compile()`"
+                help = ": pass the model itself, and `train { compile = true }` compiles its layers"
             raise UsageError(f"the module for `{name}` cannot be used: {fault.message}{help}") from fault
         if declared != actual:
             raise UsageError(

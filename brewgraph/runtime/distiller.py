@@ -182,7 +182,8 @@ class Distiller(nn.Module):
         **fields: Any,
     ) -> DistillerOutput:
         """The loss on a batch, or on its `fields` as keywords: `distiller(**batch)`, as `transformers.Trainer` calls
-        it, is `distiller(batch)`. `docs/python.md` says what a batch is. `counts`, as `count` gives them, divide its sums; by default those of the batch do.
+        it, is `distiller(batch)`. `docs/python.md` says what a batch is. `counts`, as `count` gives them, divide its
+        sums; by default those of the batch do.
 
         With `gather` all processes of the default group run this forward on their shares of one batch, whose examples
         losses of unit `batch` compare; ranks average gradients, as `DistributedDataParallel` does. Without, each

@@ -223,7 +223,7 @@ def test_tasks_and_data_sets_are_named(tmp_path: Path) -> None:
     with pytest.raises(bg.UsageError, match="the spec has no stage `x`"):
         recipe.dataloaders(stage="x")
     loss = "loss = kd(bert(d).logits -> tiny(d).logits) + ce(e.labels -> tiny(e).logits)"
-    path.write_text(f"{head}{data}\n{other}\n{loss}\ntrain {{ steps = 10 }}\n")
+    path.write_text(f"{head}{data}\n{other}\n{loss}\ntrain {{ steps = 10; logging_steps = 1 }}\n")
     both = bg.load(path)
     (train,) = both.dataloaders().values()
     first, second = ([{name: x["index"].tolist() for name, x in batch.items()} for batch in train] for _ in range(2))
