@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from brewgraph.running.spec_builder import SpecBuilder
     from brewgraph.running.sweep import SweepResult
     from brewgraph.runtime.distiller import Distiller
+    from brewgraph.training.callbacks import Callback
     from brewgraph.training.reporter import Reporter
 
 
@@ -226,12 +228,15 @@ class CheckedRecipe:
         allow_python: bool = False,
         skip: Collection[str] = (),
         reporter: Reporter | None = None,
+        callbacks: Collection[Callback] = (),
     ) -> RunResult:
         """Train this recipe, as `brewgraph run` does with options of these names; see `brewgraph.run`."""
         from brewgraph.running.run import Options, run_checked
+        from brewgraph.training.callbacks import Callbacks
 
         here, home = (None if place is None else Path(place) for place in (out, runs))
         options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
+        options = replace(options, callbacks=Callbacks(tuple(callbacks)).callbacks)
         return run_checked(self._checked, options, reporter or _reporter_of_run(""))
 
 
@@ -289,6 +294,7 @@ def run(
     allow_python: bool = False,
     skip: Collection[str] = (),
     reporter: Reporter | None = None,
+    callbacks: Collection[Callback] = (),
     params: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> RunResult:
@@ -297,7 +303,8 @@ def run(
 
     A run is saved in `runs/` beside its spec, or in the folder that `runs` or the variable BREWGRAPH_RUNS names.
     Warnings are those of `load`. Progress goes to the reporter: by default a bar in a notebook, else Python's logging
-    under the name `brewgraph` at the level INFO.
+    under the name `brewgraph` at the level INFO. `callbacks` are told of steps, evaluations and checkpoints and may end
+    the run, see `Callback`; a dry run and a run that was finished before tell nothing.
 
     In the main thread Ctrl-C raises `KeyboardInterrupt`, and SIGTERM `SystemExit` with the code 143, once the current
     step is done and a checkpoint is written, from which the same call resumes.
@@ -312,6 +319,7 @@ def run(
         allow_python=allow_python,
         skip=skip,
         reporter=reporter,
+        callbacks=callbacks,
     )
 
 
