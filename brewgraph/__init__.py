@@ -9,6 +9,8 @@ distiller(batch).loss.backward()
 bg.run("spec.brew", T=4)
 """
 
+from typing import Any
+
 from brewgraph.api import CheckedRecipe as Recipe
 from brewgraph.api import check, format_text, load, loads, run, sweep
 from brewgraph.diagnostics import BrewError, BrewWarning, Diagnostic, RunError, SpecError, UsageError
@@ -34,3 +36,10 @@ __all__ = [
     "run",
     "sweep",
 ]
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext brewgraph`: adds the cell magic `%%brew NAME`."""
+    from brewgraph.notebook import register
+
+    register(shell)

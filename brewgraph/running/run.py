@@ -57,6 +57,8 @@ class RunResult:
 
     def __str__(self) -> str:
         """The table and the path of the student."""
+        if self.stopped is not None:
+            return self._place()
         cells = cells_of(self.table)
         text = table(cells, right=range(1, len(cells[0]))) if self.table else "no model has scores"
         return f"{text}\n\n{self._place()}"
@@ -64,6 +66,8 @@ class RunResult:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        if self.stopped is not None:
+            return f"<p>{escape(self._place())}</p>"
         cells = cells_of(self.table)
         html = html_table(cells, right=range(1, len(cells[0]))) if self.table else "no model has scores"
         return f"<div>{html}<p>{escape(self._place())}</p></div>"
