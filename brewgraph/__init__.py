@@ -9,8 +9,6 @@ distiller(batch).loss.backward()
 bg.run("spec.brew", T=4)
 """
 
-from typing import Any
-
 from brewgraph.api import CheckedRecipe as Recipe
 from brewgraph.api import check, format_text, load, loads, run, sweep
 from brewgraph.diagnostics import BrewError, BrewWarning, Diagnostic, RunError, SpecError, UsageError
@@ -32,13 +30,14 @@ __all__ = [
     "check",
     "format_text",
     "load",
+    "load_ipython_extension",
     "loads",
     "run",
     "sweep",
 ]
 
 
-def load_ipython_extension(shell: Any) -> None:
+def load_ipython_extension(shell: object) -> None:
     """`%load_ext brewgraph`: adds the cell magic `%%brew NAME`."""
     from brewgraph.notebook import register
 
