@@ -270,19 +270,24 @@ def trainer(recipe: bg.Recipe, folder: Path, **settings: Any) -> Trainer:
         "logging_steps": 1,
         "per_device_eval_batch_size": 9,
     }
-    arguments = TrainingArguments(str(folder), max_steps=3, per_device_train_batch_size=4, **(quiet | settings))
+    arguments = TrainingArguments(str(folder), max_steps=3, **(quiet | {"per_device_train_batch_size": 4} | settings))
     rows = {"train_dataset": loaders["train"].dataset, "eval_dataset": loaders["dev"].dataset}
     return Trainer(recipe.build(), arguments, data_collator=recipe.collator(), **rows)
 
 
 def test_a_trainer_takes_a_distiller(spec: Path, tmp_path: Path) -> None:
-    """Without a subclass: it trains, and evaluates the loss."""
+    """Without a subclass: it trains, also on accumulated batches, and evaluates the loss."""
     recipe = bg.load(spec)
     made = trainer(recipe, tmp_path, remove_unused_columns=False, label_names=["labels"], prediction_loss_only=True)
     made.train()
     losses = [line["loss"] for line in made.state.log_history if "loss" in line]
     assert len(losses) == 3
     assert losses[0] > 1
+    options = {"remove_unused_columns": False, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+    halves = trainer(recipe, tmp_path, **options)
+    halves.train()
+    (first, *_) = [line["loss"] for line in halves.state.log_history if "loss" in line]
+    assert first == pytest.approx(losses[0], rel=0.05)  # a mean, not a sum, though `forward` takes any keyword
     whole = recipe.collator()([made.eval_dataset[i] for i in range(9)])
     made.model.eval()
     assert made.evaluate()["eval_loss"] == pytest.approx(float(made.model(whole).loss.detach()), rel=1e-4)
