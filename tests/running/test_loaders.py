@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
@@ -232,6 +233,33 @@ def test_tasks_and_data_sets_are_named(tmp_path: Path) -> None:
     assert first != second
     run = [line["loss"] for line in metrics(both.run().folder) if "loss" in line]
     assert plain_loop(both, both.dataloaders()["train"], 10) == run
+
+
+def test_batches_of_tensors(tmp_path: Path) -> None:
+    """They come as they are, shuffled as the run shuffles them, with its losses; they are not collated."""
+    path, ready = project(tmp_path, train="steps = 10"), tmp_path / "ready"
+    ready.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    fields: dict[str, torch.Tensor] = {}
+    for n in range(5):
+        ids = torch.randint(5, 60, (4, 7), generator=generator)
+        fields |= {f"{n}.input_ids": ids, f"{n}.attention_mask": torch.ones_like(ids), f"{n}.labels": ids[:, 0] % 3}
+    save_file(fields, ready / "batches.safetensors")
+    save_file({name: x for name, x in fields.items() if name[0] in "01"}, ready / "dev.safetensors")
+    text = path.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("data d"))
+    path.write_text(text.replace(line, 'data d = batches("ready", shuffle=true)'))
+    recipe = bg.load(path)
+    loaders = recipe.dataloaders()
+    assert [len(loader) for loader in loaders.values()] == [5, 2]
+    assert torch.equal(next(iter(loaders["dev"]))["input_ids"], fields["0.input_ids"])
+    run = [line["loss"] for line in metrics(recipe.run().folder) if "loss" in line]
+    assert plain_loop(recipe, loaders["train"], 10) == run
+    again = [batch["index"].tolist() for batch in loaders["train"]]  # the third epoch
+    loaders["train"].dataset.set_epoch(2)
+    assert [batch["index"].tolist() for batch in loaders["train"]] == again
+    with pytest.raises(bg.UsageError, match=r"`d` holds batches of tensors, which need no collator"):
+        recipe.collator()
 
 
 def test_rows_that_are_not_encoded(spec: Path) -> None:
