@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +17,24 @@ from brewgraph.source import Source
 if TYPE_CHECKING:
     import networkx as nx
     from torch import nn
+    from torch.utils.data import DataLoader
 
     from brewgraph.checking.check import Checked
+    from brewgraph.data.batching.collate import Collator
     from brewgraph.display.plan import Plan
     from brewgraph.display.render import Shown
     from brewgraph.running.run import RunResult
+    from brewgraph.running.spec_builder import SpecBuilder
     from brewgraph.running.sweep import SweepResult
     from brewgraph.runtime.distiller import Distiller
+    from brewgraph.training.callbacks import Callback
     from brewgraph.training.reporter import Reporter
 
 
 class CheckedRecipe:
-    """A checked spec: inspect its `graph`, or `build()` it into a torch module."""
+    """A checked spec: look at its `graph` and `plan()`, `run()` it, or `build()` its loss for a loop of your own, whose
+    batches `dataloaders()` gives.
+    """
 
     def __init__(self, checked: Checked):
         self._checked = checked
@@ -107,15 +114,7 @@ class CheckedRecipe:
         loaded. Raises `SpecError` B332 if your teacher scores far better on the spec's data with its classes in another
         order, as far as its tokenizer is known.
         """
-        from brewgraph.running.run_identity import finished_teachers
-        from brewgraph.running.spec_builder import SpecBuilder, check_unchanged
-
-        home = None if runs is None else Path(runs)
-        teachers = finished_teachers(self._checked, models, home, option="build(runs=…)", allow_python=allow_python)
-        builder = SpecBuilder(
-            self._checked, modules=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
-        )
-        check_unchanged(self._checked, models)
+        builder = self._builder("build", allow_python, runs, models, skip)
         distiller = builder.distiller(stage=stage)
         if models:
             from brewgraph.running.data_cache import DataCache
@@ -123,6 +122,122 @@ class CheckedRecipe:
 
             check_modules_agree(DataCache(builder), builder.checked, models)
         return distiller
+
+    def dataloaders(
+        self,
+        *,
+        allow_python: bool = False,
+        stage: str | None = None,
+        task: str | None = None,
+        runs: str | Path | None = None,
+        **models: nn.Module,
+    ) -> dict[str, DataLoader[Any]]:
+        """The batches of the run, for `distiller(batch)`: a `DataLoader` for each split of the data, `train` first.
+
+            loaders = recipe.dataloaders()
+            for batch in loaders["train"]:
+                distiller(batch).loss.backward()
+
+        Rows, encoding, order and seeds are those of `run`. Each iteration of `train` is the next epoch, shuffled,
+        masked and augmented anew; `set_epoch(n)` of its batch sampler, which accelerate calls by itself, goes to an
+        epoch. The other splits are in their order. With several data sets `train` pairs their batches and is the only
+        loader. `stage` and `task` choose what the batches are for, as in `build`; your own
+        `models`, `allow_python` and `runs` are those of `build`. No weights are loaded.
+
+        With one data set and tokenizer a batch is flat. B rows, L tokens, W words, C classes:
+
+            input_ids, attention_mask   (B, L) int64; token_type_ids, too, where the tokenizer gives them
+            labels    class             (B) int64
+                      classes           (B, C) float32, 1 where a class applies
+                      value             (B) float32
+                      tags              (B, L) int64, at the first token of each word, else -100
+                      masked            (B, L) int64, the token that was masked, else -100
+                      next              (B, L) int64, the next token (already shifted), -100 at the last one
+            start, end                  (B) int64, the tokens of an answer, in place of labels
+            index                       (B) int64, the number of the example in its split
+            words                       (B, W) int64, the first token of each word, where the loss is by words
+            weights, and columns        (B), float32 for weights, where the data or a loss names them
+
+        Models with several tokenizers have a dictionary of their own inputs and labels of tokens under their names:
+        `batch["bert"]["input_ids"]`; labels of examples stay at the top. Several data sets have one such batch under
+        the name of each. `docs/python.md` shows them all.
+
+        Raises `UsageError` for a stage or task that the spec does not have.
+        """
+        from brewgraph.running.data_cache import DataCache
+        from brewgraph.running.loaders import dataloaders
+
+        builder = self._builder("dataloaders", allow_python, runs, models)
+        return dataloaders(DataCache(builder, outlines=True), stage, task)
+
+    def collator(
+        self,
+        data: str | None = None,
+        *,
+        training: bool = True,
+        allow_python: bool = False,
+        stage: str | None = None,
+        task: str | None = None,
+        runs: str | Path | None = None,
+        **models: nn.Module,
+    ) -> Collator:
+        """What makes a batch of rows that are token ids, those of `recipe.dataloaders()["train"].dataset`: for a loader
+        or sampler of your own, `DataLoader(rows, batch_size=8, collate_fn=recipe.collator())`.
+
+        The batches are those of `dataloaders`. With `training` texts are masked and augmented by the seed and the epoch
+        (`collator.set_epoch(n)`, counted from 0); without, masks are always those of epoch 0. `data` is one of several
+        data sets of a task, by default the first; other arguments are those of `dataloaders`.
+
+        Raises `UsageError` for data that the loss does not read, and for batches of tensors, which are not collated;
+        the collator raises it for rows that are not encoded.
+        """
+        from brewgraph.running.data_cache import DataCache
+        from brewgraph.running.loaders import collator
+
+        builder = self._builder("collator", allow_python, runs, models)
+        return collator(DataCache(builder, outlines=True), stage, task, data, training=training)
+
+    def _builder(
+        self,
+        verb: str,
+        allow_python: bool,
+        runs: str | Path | None,
+        models: Mapping[str, nn.Module],
+        skip: Collection[str] = (),
+    ) -> SpecBuilder:
+        """The builder of this spec around the caller's models and the students of finished runs."""
+        from brewgraph.running.run_identity import finished_teachers
+        from brewgraph.running.spec_builder import SpecBuilder, check_unchanged
+
+        home = None if runs is None else Path(runs)
+        teachers = finished_teachers(self._checked, models, home, option=f"{verb}(runs=…)", allow_python=allow_python)
+        builder = SpecBuilder(
+            self._checked, modules=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
+        )
+        check_unchanged(self._checked, models)
+        return builder
+
+    def run(
+        self,
+        *,
+        out: str | Path | None = None,
+        runs: str | Path | None = None,
+        force: bool = False,
+        dry_run: bool = False,
+        without_teacher: bool = False,
+        allow_python: bool = False,
+        skip: Collection[str] = (),
+        reporter: Reporter | None = None,
+        callbacks: Collection[Callback] = (),
+    ) -> RunResult:
+        """Train this recipe, as `brewgraph run` does with options of these names; see `brewgraph.run`."""
+        from brewgraph.running.run import Options, run_checked
+        from brewgraph.training.callbacks import Callbacks
+
+        here, home = (None if place is None else Path(place) for place in (out, runs))
+        options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
+        options = replace(options, callbacks=Callbacks(tuple(callbacks)).callbacks)
+        return run_checked(self._checked, options, reporter or _reporter_of_run(""))
 
 
 def load(path: str | Path, /, **params: Any) -> CheckedRecipe:
@@ -179,6 +294,7 @@ def run(
     allow_python: bool = False,
     skip: Collection[str] = (),
     reporter: Reporter | None = None,
+    callbacks: Collection[Callback] = (),
     params: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> RunResult:
@@ -187,17 +303,24 @@ def run(
 
     A run is saved in `runs/` beside its spec, or in the folder that `runs` or the variable BREWGRAPH_RUNS names.
     Warnings are those of `load`. Progress goes to the reporter: by default a bar in a notebook, else Python's logging
-    under the name `brewgraph` at the level INFO.
+    under the name `brewgraph` at the level INFO. `callbacks` are told of steps, evaluations and checkpoints and may end
+    the run, see `Callback`; a dry run and a run that was finished before tell nothing.
 
     In the main thread Ctrl-C raises `KeyboardInterrupt`, and SIGTERM `SystemExit` with the code 143, once the current
     step is done and a checkpoint is written, from which the same call resumes.
     """
-    from brewgraph.running.run import Options, run_checked
-
-    here, home = (None if place is None else Path(place) for place in (out, runs))
-    options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
-    checked = _warned(path, {**settings, **(params or {})})
-    return run_checked(checked, options, reporter or _reporter_of_run(""))
+    recipe = load(path, **{**settings, **(params or {})})
+    return recipe.run(
+        out=out,
+        runs=runs,
+        force=force,
+        dry_run=dry_run,
+        without_teacher=without_teacher,
+        allow_python=allow_python,
+        skip=skip,
+        reporter=reporter,
+        callbacks=callbacks,
+    )
 
 
 def sweep(

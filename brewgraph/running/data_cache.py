@@ -33,11 +33,12 @@ from brewgraph.training.work import Draw, Feed, Material, RowFeed, StageWork, Te
 
 class DataCache:
     """The data of a builder's spec. Each split is encoded once per set of tokenizers and lengths, and kept from one run
-    to the next (`data/encoding/kept.py`); `say` gets a warning where it cannot be kept.
+    to the next (`data/encoding/kept.py`); `say` gets a warning where it cannot be kept. With `outlines` no weights are
+    loaded to read the sizes of models.
     """
 
-    def __init__(self, builder: SpecBuilder, say: Callable[[str], None] = lambda text: None):
-        self.builder, self.recipe, self.say = builder, builder.recipe, say
+    def __init__(self, builder: SpecBuilder, say: Callable[[str], None] = lambda text: None, *, outlines: bool = False):
+        self.builder, self.recipe, self.say, self.outlines = builder, builder.recipe, say, outlines
         self._encodings: dict[tuple[str, int, bool], Encoding] = {}
         self._splits: dict[tuple[str, str, tuple[int, ...]], datasets.Dataset] = {}
 
@@ -51,7 +52,8 @@ class DataCache:
         """
         builder, source = self.builder, self.recipe.data[data].source
         module_of = modules or {
-            name: builder.model(name) if builder.runs(name) else builder.outline(name) for name in names
+            name: builder.model(name) if not self.outlines and builder.runs(name) else builder.outline(name)
+            for name in names
         }
         prints = {name: tokenizer_fingerprint(builder.tokenizer(name)) for name in names}
         limits: dict[str, int] = {}
@@ -127,9 +129,11 @@ class DataCache:
 
     def stages(self, checked: Checked) -> tuple[StageWork, ...]:
         """The stages to train, in order."""
-        return tuple(self._stage(checked, stage) for stage in checked.recipe.stages)
+        return tuple(self.stage(checked, stage) for stage in checked.recipe.stages)
 
-    def _stage(self, checked: Checked, stage: Stage) -> StageWork:
+    def stage(self, checked: Checked, stage: Stage) -> StageWork:
+        """One stage: the data of its tasks, and how it draws them."""
+
         def make() -> Distiller:
             return self.builder.distiller(checked, stage.name)
 

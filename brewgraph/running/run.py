@@ -26,6 +26,7 @@ from brewgraph.running.scores import ScoreRow, cells_of
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.running.table import Trained, compare
 from brewgraph.running.teacher_check import check_teachers_agree, report_rounding
+from brewgraph.training.callbacks import Callback, Callbacks, EndedByCallback, StopRun
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
 from brewgraph.training.folder import (
     RunFolder,
@@ -45,14 +46,19 @@ from brewgraph.training.signals import INTERRUPTIONS
 
 @dataclass(frozen=True)
 class RunResult:
-    """The folder of a run and its table of models. `fresh` is False for a run that was finished before."""
+    """The folder of a run and its table of models. `fresh` is False for a run that was finished before. `stopped` is
+    the reason of a callback that ended the run, which has no table then and which the same call resumes; else None.
+    """
 
     folder: Path
     table: tuple[ScoreRow, ...]
     fresh: bool
+    stopped: str | None = None
 
     def __str__(self) -> str:
         """The table and the path of the student."""
+        if self.stopped is not None:
+            return self._place()
         cells = cells_of(self.table)
         text = table(cells, right=range(1, len(cells[0]))) if self.table else "no model has scores"
         return f"{text}\n\n{self._place()}"
@@ -60,6 +66,8 @@ class RunResult:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        if self.stopped is not None:
+            return f"<p>{escape(self._place())}</p>"
         cells = cells_of(self.table)
         html = html_table(cells, right=range(1, len(cells[0]))) if self.table else "no model has scores"
         return f"<div>{html}<p>{escape(self._place())}</p></div>"
@@ -67,6 +75,9 @@ class RunResult:
     def _place(self) -> str:
         if self.folder == Path():
             return "a dry run: nothing is kept"
+        if self.stopped is not None:
+            reason = f": {self.stopped}" if self.stopped else ""
+            return f"a callback stopped the run in {display_path(self.folder)}{reason}; the same call resumes it"
         return f"the student is in {display_path(self.folder / 'student')}" + (
             "" if self.fresh else ", finished before"
         )
@@ -86,6 +97,7 @@ class Options:
     allow_python: bool = False
     skip: tuple[str, ...] = ()
     wait: bool = False
+    callbacks: tuple[Callback, ...] = ()
 
 
 def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
@@ -120,7 +132,12 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
             since = on_main_process(lambda: _finished(folder, builder, identity, options))
             rows = broadcast_object_list([since])[0]
             if rows is None:
-                return _run_owned(builder, folder, identity, options, reporter, (*(near or ()), home))
+                try:
+                    return _run_owned(builder, folder, identity, options, reporter, (*(near or ()), home))
+                except StopRun as stop:
+                    if near is not None:
+                        raise  # the run that this teacher is for ends, too
+                    return RunResult(folder.path, (), fresh=True, stopped=str(stop))
     if this_process().is_main_process:
         _remove_leftovers(folder)
     # which is an option of neither teachers nor sweeps
@@ -156,17 +173,26 @@ def _run_owned(
     if not resume:
         on_main_process(lambda: folder.clear(identity.hash))
     on_main_process(folder.forget_failure)
+    error: Exception | None
     try:
         on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
         with explained(folder):
-            rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
+            callbacks = Callbacks(options.callbacks, main=this_process().is_main_process)
+            rows = _train(builder, folder, options.without_teacher, reporter, resume=resume, callbacks=callbacks)
+    except EndedByCallback as ended:
+        error = ended.error
     except INTERRUPTIONS as interruption:
         same = f"run the same command again{', without --force' if options.force else ''}"
         raise type(interruption)(f"{same}: {_what_follows(folder, Path(checked.recipe.source.name).stem)}") from None
-    except Exception as error:
+    except Exception as failure:
         if this_process().is_main_process:
-            folder.record_failure(error)
+            folder.record_failure(failure)
         raise
+    else:
+        error = None
+    if error is not None:  # here, so that it keeps the context that it was raised in
+        error.add_note(_what_follows(folder, Path(checked.recipe.source.name).stem))
+        raise error
     content = {"hash": identity.hash, "table": [vars(row) for row in rows]}
     on_main_process(lambda: folder.write_json("finished.json", content))
     for path in folder.all_checkpoints:
@@ -229,7 +255,13 @@ def _what_follows(folder: RunFolder, name: str) -> str:
 
 
 def _train(
-    builder: SpecBuilder, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
+    builder: SpecBuilder,
+    folder: RunFolder,
+    alone: bool,
+    reporter: Reporter,
+    *,
+    resume: bool,
+    callbacks: Callbacks | None = None,
 ) -> tuple[ScoreRow, ...]:
     """Train the student, and with `baseline = true` the same student without its teacher; then compare the models."""
     data_cache, recipe = DataCache(builder, reporter.say), builder.recipe
@@ -241,7 +273,9 @@ def _train(
         builder.forget_student()
         if finished:
             return Trained(load_student(builder.model(student), at.student), at.path)
-        distiller = train(data_cache.stages(what), student, at, reporter, name=title, resume=resume).distiller
+        stages = data_cache.stages(what)
+        outcome = train(stages, student, at, reporter, name=title, resume=resume, callbacks=callbacks)
+        distiller = outcome.distiller
 
         def save() -> None:
             tokenizer = None if builder.reads_tensors_only(student) else builder.tokenizer(student)

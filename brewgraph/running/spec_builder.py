@@ -46,7 +46,7 @@ from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.ops.python_files import load_declared
 from brewgraph.paths import locate, shown
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.recipe import columns_used, data_used
+from brewgraph.recipe.recipe import Stage, columns_used, data_used
 from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.recipe.settings.model_sources import Ema, Python
 from brewgraph.recipe.values import Declaration, ModelDeclaration
@@ -437,14 +437,8 @@ class SpecBuilder:
         if self._projections is None:
             nodes = projection_nodes((*of.graphs.values(), *of.reports.values()))
             self._projections = make_projections(nodes, self.recipe.train.seed)
-        names = [x.name for x in of.recipe.stages]
-        if stage is not None and stage not in names:
-            there = [name for name in names if name]
-            remedy = f"it has {listing(there)}" if there else "it has no stages: leave `stage` out"
-            close = suggest(stage, there) if isinstance(stage, str) else ""
-            raise UsageError(f"the spec has no stage `{stage}`: {close or remedy}")
-        name = names[0] if stage is None else stage
-        settings = of.recipe.stages[names.index(name)].train
+        chosen = find_stage(of, stage)
+        name, settings = chosen.name, chosen.train
         merging, student = merge_equal_nodes.__name__ not in self.skip, self.recipe.student.name
         everywhere = (of.graphs, of.reports) if merging else (of.unmerged, of.unmerged_reports)
         graphs, reports, optimized = (
@@ -515,6 +509,17 @@ class SpecBuilder:
         return bool(self.features(model))
 
 
+def find_stage(checked: Checked, name: str | None) -> Stage:
+    """A stage by its name, by default the first. Raises `UsageError`."""
+    stages = {stage.name: stage for stage in checked.recipe.stages}
+    if name is not None and name not in stages:
+        there = [x for x in stages if x]
+        remedy = f"it has {listing(there)}" if there else "it has no stages: leave `stage` out"
+        close = suggest(name, there) if isinstance(name, str) else ""
+        raise UsageError(f"the spec has no stage `{name}`: {close or remedy}")
+    return checked.recipe.stages[0] if name is None else stages[name]
+
+
 def closing_split(splits: Collection[str]) -> str | None:
     """The split that a closing table scores on: `test`, else `dev`; None without either."""
     return next((name for name in ("test", "dev") if name in splits), None)
@@ -575,6 +580,8 @@ def _check_features(name: str, module: nn.Module, facts: UnbuiltModelFacts, feat
             declared, actual = facts.row_length(row), dissect(module).row_length(row)
         except SourceFault as fault:
             help = f" ({fault.help})" if fault.help else ""
+            if hasattr(module, "_orig_mod"):  # what torch.compile returns
+                help = ": pass the model itself, and `train { compile = true }` compiles its layers"
             raise UsageError(f"the module for `{name}` cannot be used: {fault.message}{help}") from fault
         if declared != actual:
             raise UsageError(

@@ -35,7 +35,7 @@ from brewgraph.models.standby import awake, changes_format, stands_by
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.features import Feature
-from brewgraph.runtime.instructions import Batch, base_of
+from brewgraph.runtime.instructions import WHOLE_BATCHES, Batch, base_of
 from brewgraph.runtime.program import Program
 
 Name = TypeVar("Name", bound=Hashable)
@@ -169,10 +169,21 @@ class Distiller(nn.Module):
         """A hash of what is computed: equal for equal losses, however they are written."""
         return digest(*(info(graph).objective for graph in self.graphs.values()))
 
+    accepts_loss_kwargs = False
+    """For `transformers.Trainer`: the loss is a mean over the batch, not yet over accumulated ones."""
+
     def forward(
-        self, batch: Batch, counts: Tensor | None = None, task: str | None = None, *, gather: bool = False
+        self,
+        batch: Batch | None = None,
+        counts: Tensor | None = None,
+        task: str | None = None,
+        *,
+        gather: bool = False,
+        **fields: Any,
     ) -> DistillerOutput:
-        """The loss on a batch. `counts`, as `count` gives them, divide its sums; by default those of the batch do.
+        """The loss on a batch, or on its `fields` as keywords: `distiller(**batch)`, as `transformers.Trainer` calls
+        it, is `distiller(batch)`. `docs/python.md` says what a batch is. `counts`, as `count` gives them, divide its
+        sums; by default those of the batch do.
 
         With `gather` all processes of the default group run this forward on their shares of one batch, whose examples
         losses of unit `batch` compare; ranks average gradients, as `DistributedDataParallel` does. Without, each
@@ -181,8 +192,11 @@ class Distiller(nn.Module):
         Raises `RunError` for a batch that is no dictionary of tensors of the right types and shapes, and warns once
         where it has no `attention_mask`.
         """
-        name = self._task(task)
+        if fields and batch is not None:
+            raise UsageError(f"a batch and {listing(fields)} beside it: give one dictionary, or only keywords")
+        name, batch = self._task(task), fields or batch
         self._checks[name].check(batch)
+        assert batch is not None
         try:
             loss, terms = self.programs[name].run(batch, self.progress, counts, self.horizon, gather=gather)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -210,6 +224,19 @@ class Distiller(nn.Module):
                 "`recipe.build(…)`, or load its weights: `distiller.student.load_state_dict(…)`"
             )
         super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            student = self.__dict__.get("_modules", {}).get("student")
+            if name.startswith("_") or not hasattr(student, name):
+                raise
+            smoothing = "; transformers' `label_smoothing_factor` asks for it: leave that at 0, the spec is the loss"
+            raise AttributeError(
+                f"a distiller has no `{name}`, its student has: `distiller.student.{name}`"
+                f"{smoothing if name == 'config' else ''}"
+            ) from None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise UsageError(f"a distiller cannot be copied or pickled: {_ANOTHER}")
@@ -482,7 +509,7 @@ class BatchCheck:
                 return
             raise RunError(
                 f'the batch has no inputs for `{name}`, neither at its top nor in `batch["{name}"]`: '
-                f"it has {listing(batch) or 'nothing'}"
+                f"it has {listing(batch) or 'nothing'}; {WHOLE_BATCHES}"
             )
         shape = tuple(first.shape)
         if encoding.get(_IDS) is not None:

@@ -47,6 +47,8 @@ from brewgraph.runtime.ranks import Ranks, Share
 Batch = Mapping[str, Any]
 NOT_INPUTS = frozenset({"labels", "index", "start", "end", "null", "first", "words", "offsets", "weights"})
 """What a batch holds beside a model's inputs."""
+WHOLE_BATCHES = "`recipe.collator()` and `recipe.dataloaders()` make whole batches"
+"""The remedy for a batch that lacks a field."""
 
 
 @dataclass
@@ -128,11 +130,14 @@ def forward_instruction(
         for argument, column in columns:
             base = base_of(step.batch, data)
             if column not in base:
-                raise RunError(f"`{name}` gets `{argument}` from `{column}`, but the batch has {listing(base)}")
+                raise RunError(
+                    f"`{name}` gets `{argument}` from `{column}`, but the batch has {listing(base)}; {WHOLE_BATCHES}"
+                )
             inputs[argument] = base[column]
         missing = sorted(required - inputs.keys() - ({main} if "inputs_embeds" in inputs else set()))
         if missing:
-            raise RunError(f"the forward of `{name}` needs {listing(missing)}, but the batch has {listing(encoding)}")
+            there = f"but the batch has {listing(encoding)}"
+            raise RunError(f"the forward of `{name}` needs {listing(missing)}, {there}; {WHOLE_BATCHES}")
         if place is not None:
             home = first_tensor(encoding).device
             inputs = {key: x.to(place) for key, x in inputs.items()}
@@ -268,7 +273,7 @@ def _column(column: n.Column, into: list[int], step: Step) -> Any:
     encoding = step.slots[into[0]] if into else base
     values = encoding.get(column.column, base.get(column.column))
     if values is None:
-        raise RunError(f"the batch has no `{column.column}`; it has {listing(base)}")
+        raise RunError(f"the batch has no `{column.column}`; it has {listing(base)}; {WHOLE_BATCHES}")
     return values
 
 
@@ -311,7 +316,8 @@ def _built_in(transform: n.Transform, at: SlotOf) -> Callable[[Step], Any]:
 def _first_tokens(encoding: Mapping[str, Tensor]) -> Tensor:
     """The place of each word's first token, (B, W), -1 where there is none."""
     if "words" not in encoding:
-        raise RunError(f"the batch has no `words`, the first token of each word; it has {listing(encoding)}")
+        there = f"it has {listing(encoding)}; {WHOLE_BATCHES}"
+        raise RunError(f"the batch has no `words`, the first token of each word; {there}")
     return encoding["words"]
 
 

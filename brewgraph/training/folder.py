@@ -190,12 +190,16 @@ class RunFolder:
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def checkpoint(self, step: int) -> Path:
+        """The place of the checkpoint of a step."""
+        return self.checkpoints / f"step-{step:06d}"
+
     @contextmanager
     def writing_checkpoint(self, step: int) -> Iterator[Path]:
         """A temporary folder that becomes the checkpoint when the block succeeds."""
         if (self.path / "metrics.jsonl").exists():
             sync(self.path / "metrics.jsonl")  # so that no line before the checkpoint is lost
-        with replacing(self.checkpoints / f"step-{step:06d}") as temporary:
+        with replacing(self.checkpoint(step)) as temporary:
             yield temporary
             write_checksums(temporary, step)
 

@@ -30,6 +30,7 @@ from brewgraph.graph.scalars import Horizon
 from brewgraph.recipe.label_types import LOSS
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.runtime.program import with_zeros
+from brewgraph.training.callbacks import Callbacks, CheckpointEvent, EvaluationEvent, RunEvent, StepEvent
 from brewgraph.training.checkpoint import Keeper, SavedState, State, Sums, read_checkpoint, save_checkpoint
 from brewgraph.training.evaluation import is_scored, losses_on_dev, report_on_dev, score
 from brewgraph.training.folder import RunFolder, display_path
@@ -70,6 +71,7 @@ def train(
     name: str,
     resume: bool = False,
     stop_after: int | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Outcome:
     """Train stage after stage, evaluate and checkpoint. `student` is the name of the trained model.
 
@@ -78,14 +80,16 @@ def train(
     distiller, which is released at the end of its stage.
 
     A run with a folder that gets SIGINT or SIGTERM ends its step, or breaks its evaluation off, writes a checkpoint and
-    raises `KeyboardInterrupt` or `Terminated`, on all ranks at the same step.
+    raises `KeyboardInterrupt` or `Terminated`, on all ranks at the same step. It ends in the same way with
+    `EndedByCallback` if one of the `callbacks`, which need a folder, raises anything.
     """
     process = this_process()
     placed = [place_stage(i, work, process.process_index, process.num_processes) for i, work in enumerate(stages)]
     reporter = reporter if process.is_main_process else Reporter()
     saved = _newest(folder, len(placed), reporter) if folder is not None and resume else None
     with caught_signals() as signals:
-        training = _Training(placed, student, folder, reporter, name, stop_after, saved, signals)
+        told = callbacks or Callbacks()
+        training = _Training(placed, student, folder, reporter, name, stop_after, saved, signals, told)
         try:
             for stage in placed[saved.stage if saved is not None else 0 :]:
                 outcome = training.stage(stage)
@@ -118,6 +122,7 @@ class _Training:
     stop_after: int | None
     saved: SavedState | None
     signals: Signals
+    callbacks: Callbacks
     step: int = 0
     carried: dict[str, Tensor] = field(default_factory=dict)
     board: Board | None = None
@@ -275,6 +280,7 @@ class StageRun:
     ):
         self.student, self.folder, self.reporter = training.student, training.folder, training.reporter
         self.signals, self.is_last = training.signals, placed is training.placed[-1]
+        self.callbacks, self.name = training.callbacks, training.name
         self.saved: tuple[int, bool] | None = None
         self.placed, self.state, self.wrapped, self.board, self.accelerator = placed, state, wrapped, board, accelerator
         self.unreached = unreached
@@ -305,7 +311,9 @@ class StageRun:
             if not state.unevaluated:
                 if saving or step % self.check_every == 0 or step == total:
                     self._check_finite(task, batches)
-                self._report(task, batches, due=step % settings.logging_steps == 0 or step == total)
+                loss, terms = self._report(task, batches, due=step % settings.logging_steps == 0 or step == total)
+                rate = state.schedule.get_last_lr()[0]
+                self._tell(StepEvent, task=task, loss=loss, terms=terms, lr=rate)
                 state.unevaluated = step % evaluate_every == 0 or step == total
                 self._stop_if_asked(task, batches)
             if state.unevaluated:
@@ -315,10 +323,12 @@ class StageRun:
                 self._stop_if_asked(task, batches)
             if saving:
                 self.save()
+                self._stop_if_asked(task, batches)
             if stop_after is not None and state.step >= stop_after and step < total:
                 return False
         if self.is_last and self.folder is not None:
             self.save()  # so that what follows the training, if it is interrupted, does not repeat it
+            self._stop_if_asked()
         if settings.load_best_model_at_end:
             if self.shards is not None:
                 self.shards.end()
@@ -347,13 +357,28 @@ class StageRun:
             yield task, [send_to_device(batch, self.device) for batch in next(streams[task])]
 
     def _stop_if_asked(self, task: str = "", batches: Sequence[Any] = ()) -> None:
-        """On a signal to any rank, write a checkpoint and raise what belongs to the signal, on all ranks. The task and
-        its batches are those of the last step.
+        """On a signal to any rank, or after an exception of a callback, write a checkpoint and raise what belongs to
+        it, on all ranks. The task and its batches are those of the last step.
         """
-        if self.signals.deferring and (number := largest_of_ranks(self.signals.number)):
+        deferring = self.signals.deferring
+        if not deferring and not self.callbacks:
+            return
+        noted = self.signals.number if deferring else 0
+        number = largest_of_ranks(noted if self.callbacks.error is None else _CALLBACK)
+        if number:
             self._check_finite(task, batches)
-            self.save()
+            if deferring:
+                self.save()
+            if number == _CALLBACK:
+                self.callbacks.end()
             self.signals.end(number)
+
+    def _tell(self, event: type[RunEvent], **content: Any) -> None:
+        """Call the callbacks, if there are any, with an event of this place."""
+        if not self.callbacks or self.folder is None:
+            return
+        place = self.folder.path, self.work.name, self.state.step, self.state.stage_step, self.length.steps
+        self.callbacks.tell(_METHODS[event], event(self.name, *place, self.distiller, **content))
 
     # ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -436,14 +461,15 @@ class StageRun:
 
     # ── what is written down ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _report(self, task: str, batches: list[Any], *, due: bool) -> None:
+    def _report(self, task: str, batches: list[Any], *, due: bool) -> tuple[float | None, dict[str, float]]:
         """At the logging interval read the terms from the device, and write a line per task that was drawn: the means
-        over its steps of the loss, of its terms unweighted and weighted, and of the reported values.
+        over its steps of the loss, of its terms unweighted and weighted, and of the reported values. Returns the means
+        over all tasks; None and none in between.
         """
         state = self.state
         if not due:
             self.reporter.step(state.stage_step, None, {})
-            return
+            return None, {}
         sums, steps, seen = state.sums.gathered(self.accelerator), state.sums.steps, state.sums.seen
         reported = self._reported(task, batches) if self.settings.report else {}
         state.sums = Sums()
@@ -458,7 +484,9 @@ class StageRun:
             self._write(which, {"loss": loss, "terms": means, "weighted": weighted, **beside, "lr": rate})
             total += loss * steps[which]
             terms |= means
-        self.reporter.step(state.stage_step, total / sum(steps.values()), terms)
+        loss = total / sum(steps.values())
+        self.reporter.step(state.stage_step, loss, terms)
+        return loss, terms
 
     @torch.no_grad()
     def _reported(self, task: str, batches: list[Any]) -> dict[str, float]:
@@ -514,12 +542,13 @@ class StageRun:
         if self.scores:
             self.reporter.evaluated(self.state.stage_step, self.scores)
         self.state.unevaluated = False
-        metric = self.settings.metric_for_best_model
-        if metric is None:
-            return
-        value = self._metric(metric)
-        if self.state.progress.take(value, self.state.step, dict(self.scores), self.settings):
-            self._keep()
+        metric, best = self.settings.metric_for_best_model, None
+        if metric is not None:
+            value = self._metric(metric)
+            if best := self.state.progress.take(value, self.state.step, dict(self.scores), self.settings):
+                self._keep()
+        if self.scores:
+            self._tell(EvaluationEvent, scores=dict(self.scores), best=best)
 
     def _values(self) -> dict[str, dict[str, float]]:
         """What the dev split of each task says of the student, for tasks that have one.
@@ -586,8 +615,16 @@ class StageRun:
         if self.main:
             self.folder.rotate(self.settings.save_total_limit, self.state.step)
         self.state.sums = mine
-        self.accelerator.wait_for_everyone()
         self.saved = self.place
+        self._tell(CheckpointEvent, path=self.folder.checkpoint(self.state.step))
+        self.accelerator.wait_for_everyone()
+
+
+_CALLBACK = 1000
+"""In place of the number of a signal: a callback ends the run."""
+_METHODS: Mapping[type[RunEvent], str] = {
+    StepEvent: "on_step", EvaluationEvent: "on_evaluate", CheckpointEvent: "on_checkpoint",
+}  # fmt: skip
 
 
 class Board:

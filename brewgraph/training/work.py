@@ -214,16 +214,17 @@ class RowFeed:
         return len(self.dataset)
 
     def __len__(self) -> int:
-        return len(self._order())
+        return len(self.order())
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        order = self._order()
+        order = self.order()
         order.set_epoch(epoch)
         order.start_at(start)
         for number, batch in enumerate(loader(self.dataset, order, at_epoch(self.collator, epoch)), start):
             yield mark_idle(batch) if order.idle(number) else batch
 
-    def _order(self) -> BatchOrder:
+    def order(self) -> BatchOrder:
+        """The rows of each batch, at the beginning of epoch 0."""
         return BatchOrder(
             self.rows,
             self.batch,

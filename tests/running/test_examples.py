@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import BertForMaskedLM
 
 from brewgraph.ops import OPERATIONS
+from tests.small import metrics
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -27,12 +28,13 @@ def _beside_the_examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name in OPERATIONS.keys() - known.keys():
         del OPERATIONS[name]
-    sys.modules.pop("own_loop", None)
+    for name in ("own_loop", "task"):
+        sys.modules.pop(name, None)
 
 
 def example(name: str) -> ModuleType:
     """The module of an example."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"example_{Path(name).name}", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -53,6 +55,33 @@ def test_own_loss() -> None:
     assert first > 0
     assert OPERATIONS["huber"].takes == {("hidden", "hidden"): "token"}
     assert torch.equal(first, module.main())
+
+
+NOISY = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
+LOOPS = ("plain", "with_accelerate", "with_trainer", pytest.param("with_lightning", marks=NOISY))
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_every_loop_has_the_losses_of_the_run(
+    name: str, run_losses: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Plain, accelerate, Trainer and Lightning, from the same seeds on the batches of the run: equal to the last digit."""
+    if name == "with_lightning":
+        pytest.importorskip("lightning")
+    monkeypatch.syspath_prepend(str(EXAMPLES / "loops"))
+    assert example(f"loops/{name}").main(tmp_path) == run_losses
+
+
+@pytest.fixture(scope="module")
+def run_losses(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of `recipe.run()` on the spec of the loops."""
+    recipe = example("loops/task").load(tmp_path_factory.mktemp("loops"))
+    assert recipe.warnings == ()
+    lines = metrics(recipe.run().folder)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 12
+    assert losses[-1] < losses[0] / 2
+    return losses
 
 
 @pytest.fixture(scope="module")

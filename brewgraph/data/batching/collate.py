@@ -17,7 +17,7 @@ from torch import Tensor
 from brewgraph.data.batching.augmentation import augment_ids, augment_texts, mask_of
 from brewgraph.data.batching.masking import Masks, WordGroups
 from brewgraph.data.encoding.texts import IGNORED, Encoding, Span, encode_texts
-from brewgraph.diagnostics import SourceFault
+from brewgraph.diagnostics import SourceFault, UsageError, listing
 from brewgraph.recipe.settings.data_sources import DataSource, Join, Text
 
 Rows = Sequence[Mapping[str, Any]]
@@ -129,7 +129,11 @@ class Collator:
         prefix = f"{encoding.key}/"
         names = [c.removeprefix(prefix) for c in rows[0] if c.rpartition("/")[0] == encoding.key]
         if not names:
-            raise ValueError(f"the rows have no columns of the encoding `{encoding.key}`: encode them with it")
+            raise UsageError(
+                f"the rows have no token ids for `{encoding.key}`, only {listing(rows[0]) or 'no column at all'}: "
+                'collate rows of `recipe.dataloaders()["train"].dataset`, whole '
+                "(transformers' Trainer takes columns away unless `remove_unused_columns=False`)"
+            )
         if self.words and "words" not in names:
             raise ValueError("the rows do not tell their words: encode(…, words=True)")
         columns = {name: [row[f"{prefix}{name}"] for row in rows] for name in names}

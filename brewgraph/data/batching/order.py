@@ -158,7 +158,9 @@ class BatchOrder(Sampler[list[int]]):
         return numpy.split(order, cuts)
 
 
-def loader(dataset: datasets.Dataset, order: BatchOrder, collator: Callable[[list[Any]], Any]) -> DataLoader[Any]:
+def loader(
+    dataset: datasets.Dataset, order: Sampler[list[int]], collator: Callable[[list[Any]], Any]
+) -> DataLoader[Any]:
     """Batches of `dataset` in that `order`, made by `collator` in this process; pinned memory where there is a GPU."""
     return DataLoader(
         dataset,
