@@ -9,8 +9,19 @@ from importlib.resources import files
 
 from brewgraph.display.lines import html_table
 from brewgraph.display.plan import Plan
-from brewgraph.display.plots import Curves, Scatter, draw
+from brewgraph.display.plots import Curves, Plot, Scatter, draw
 from brewgraph.display.render import DARK, LIGHT, MONO, RULES, SANS, Shown, colours
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A part on a student beside a teacher: numbers by name, plots, and a table of examples, its header first."""
+
+    title: str
+    scores: Sequence[tuple[str, str]]
+    plots: Sequence[Plot]
+    examples: Sequence[Sequence[str]]
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,7 @@ class Report:
     lock: Mapping[str, str]
     plan: Plan | None = None
     graphs: Shown | None = None
+    comparisons: Sequence[Comparison] = ()
 
     def write(self) -> str:
         """The page. Raises `UsageError` without matplotlib."""
@@ -49,9 +61,10 @@ class Report:
             yield notes
         for title, kind in (("Size, speed and score", Scatter), ("Training", Curves)):
             plots = [x for x in self.plots if isinstance(x, kind)]
-            drawn = (f"<figure><figcaption>{escape(x.title)}</figcaption>{draw(x)}</figure>" for x in plots)
             if plots:
-                yield f'<h2>{title}</h2><div class="charts">{"".join(drawn)}</div>'
+                yield f"<h2>{title}</h2>{_drawn(plots)}"
+        for part in self.comparisons:
+            yield from _compared(part)
         if (shown := self.graphs) is not None:
             for name in shown.graphs:
                 of = f" of {escape(name)}" if name else ""
@@ -62,3 +75,21 @@ class Report:
         yield f"<h2>Command</h2><pre>{escape(self.command)}</pre>"
         lock = html_table([("what", "version, setting or print"), *self.lock.items()])
         yield f'<h2>Lock</h2><div class="lock">{lock}</div>'
+
+
+def _compared(part: Comparison) -> Iterator[str]:
+    notes = "".join(f"<p>{escape(note)}</p>" for note in part.notes)
+    yield f"<h2>{escape(part.title)}</h2>{notes}"
+    if part.scores:
+        # the numbers are one more figure of the grid
+        rows = html_table([("", "value"), *part.scores], right=[1])
+        numbers = f'<figure><figcaption>numbers</figcaption><div class="scroll">{rows}</div></figure>'
+        yield _drawn(part.plots, numbers)
+    if part.examples:
+        rows = html_table(part.examples)
+        yield f'<h3>Examples where they part</h3><div class="scroll examples">{rows}</div>'
+
+
+def _drawn(plots: Sequence[Plot], first: str = "") -> str:
+    figures = (f"<figure><figcaption>{escape(x.title)}</figcaption>{draw(x)}</figure>" for x in plots)
+    return f'<div class="charts">{first}{"".join(figures)}</div>'

@@ -11,19 +11,23 @@ from typing import Any
 
 from brewgraph.checking.check import Checked, check
 from brewgraph.diagnostics import BrewError, UsageError
-from brewgraph.display.plots import Curves, Scatter
-from brewgraph.display.report import Report
+from brewgraph.display.lines import number
+from brewgraph.display.plots import Cloud, Curves, Grid, Plot, Scatter
+from brewgraph.display.report import Comparison, Report
 from brewgraph.inspect.graph_of import show
 from brewgraph.inspect.plan_of import plan_of
+from brewgraph.recipe.label_types import CLASS
 from brewgraph.recipe.settings.metric_names import metric_words
+from brewgraph.running.agreement import Agreement, read_agreements
 from brewgraph.running.changes import spec_of
 from brewgraph.running.records import RunRecord
 from brewgraph.running.scores import ScoreRow, cells_of
 from brewgraph.training.folder import RunFolder, display_path
 
 
-def report_of(record: RunRecord) -> Report:
+def report_of(record: RunRecord, missing: Sequence[str] = ()) -> Report:
     """The report of a run in any state: what it has is shown. Raises `UsageError` for a folder without its spec.
+    `missing` are notes on what could not be measured.
 
     Where the models of the spec can no longer be reached, plan and graph are left out, and a note says so.
     """
@@ -45,6 +49,7 @@ def report_of(record: RunRecord) -> Report:
     splits = sorted({split for row in record.table for split in row.splits.values()})
     if splits:
         notes.append(f"scored on {' and '.join(splits)}")
+    notes += missing
     about = f"{record.state}, {time.strftime('%Y-%m-%d %H:%M', time.localtime(record.when))}, hash {record.hash}"
     sets = [f"--set={name}={_as_set(value)}" for name, value in params.items()]
     return Report(
@@ -62,6 +67,7 @@ def report_of(record: RunRecord) -> Report:
         },
         plan=plan_of(checked) if checked is not None else None,
         graphs=show(checked) if checked is not None and checked.graphs else None,
+        comparisons=tuple(map(_comparison, read_agreements(folder) or ())),
     )
 
 
@@ -86,13 +92,42 @@ def _scatters(table: Sequence[ScoreRow]) -> Iterator[Scatter]:
         yield Scatter(f"{words} and speed", "sentences per second", words, speeds)
 
 
+def _comparison(x: Agreement) -> Comparison:
+    """A student beside a teacher: classes of both, calibration, pairs of numbers, places in a text."""
+    plots: list[Plot] = []
+    if x.counts:
+        of = "Classes" if x.kind == CLASS else "Types of words"
+        plots.append(Grid(f"{of}, by both", f"{x.student} predicts", f"{x.teacher} predicts", x.names, x.counts))
+    if x.reliability:
+        curves = {name: [(at, right) for at, right, _ in bins] for name, bins in x.reliability.items()}
+        plots.append(Curves("Calibration", curves, True, "confidence", "share that is right", diagonal=True))
+    if x.points:
+        plots.append(Cloud(f"{x.measured}, by both", x.teacher, x.student, x.points))
+    plots += [Curves(name, {name: line}, True, "place in the text, in tokens") for name, line in x.positions.items()]
+    task = f" on task {x.task}" if x.task else ""
+    return Comparison(
+        title=f"{x.student} beside its teacher {x.teacher}{task}",
+        scores=[(name, number(value)) for name, value in x.scores.items()],
+        plots=plots,
+        examples=x.partings,
+        notes=[f"measured on {x.examples:,} examples of {x.data}/{x.split}", *x.notes],
+    )
+
+
 def _curves(folder: RunFolder, of: str = "") -> Iterator[Curves]:
-    """The loss with its terms, weighted and unweighted, the learning rate, and scores on dev: as far as logged."""
+    """The loss with its terms, weighted and unweighted, what each gives to the gradient, the learning rate, and scores
+    on dev: as far as logged.
+    """
     logged: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    terms: set[str] = set()
     for line in _log(folder):
+        terms.update(line.get("terms", {}))
         values = {
             "loss and weighted terms": {"loss": line.get("loss"), **line.get("weighted", {})},
             "terms without weights": line.get("terms", {}),
+            "share of the gradient on the student": line.get("gradient_shares", {}),
+            "norm of the gradient on the student": line.get("gradient_norms", {}),
+            "cosine to the gradient of the loss": line.get("gradient_cosines", {}),
             "learning rate": {"learning rate": line.get("lr")},
             "scores on dev": {metric_words(name): value for name, value in line.get("dev", {}).items()},
         }
@@ -100,8 +135,9 @@ def _curves(folder: RunFolder, of: str = "") -> Iterator[Curves]:
             for name, value in named.items():
                 if isinstance(value, int | float):
                     logged.setdefault(title, {}).setdefault(name, []).append((line["step"], value))
-    if plain := logged.get("terms without weights"):
-        logged["terms without weights"] = {"loss": [], **plain}  # so that terms have one colour in both plots
+    for title, lines in logged.items():  # so that terms have one colour in all plots
+        if set(lines) <= terms:
+            logged[title] = {"loss": [], **lines}
     for title, lines in logged.items():
         yield Curves(f"{of}{title}", lines, title == "scores on dev")
 
