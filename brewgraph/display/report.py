@@ -59,10 +59,11 @@ class Report:
             yield f'<h2>Models</h2><div class="scroll">{rows}</div>{notes}'
         elif notes:
             yield notes
-        for title, kind in (("Size, speed and score", Scatter), ("Training", Curves)):
+        for title, kind in (("Size, time, memory and score", Scatter), ("Training", Curves)):
             plots = [x for x in self.plots if isinstance(x, kind)]
             if plots:
-                yield f"<h2>{title}</h2>{_drawn(plots)}"
+                areas = "<p>the area of a disc is the size of the model</p>" if kind is Scatter else ""
+                yield f"<h2>{title}</h2>{areas}{_drawn(plots)}"
         for part in self.comparisons:
             yield from _compared(part)
         if (shown := self.graphs) is not None:

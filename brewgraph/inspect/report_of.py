@@ -56,7 +56,7 @@ def report_of(record: RunRecord, missing: Sequence[str] = ()) -> Report:
         title=record.name,
         about=about,
         command=shlex.join(["brewgraph", "run", display_path(source.folder / f"{record.spec}.brew"), *sets]),
-        table=cells_of(record.table) if record.table else (),
+        table=cells_of(record.table, memory=True) if record.table else (),
         notes=notes,
         plots=(*_scatters(record.table), *_curves(folder), *_curves(folder.baseline, "without its teacher: ")),
         spec=source.text,
@@ -79,17 +79,21 @@ def _as_set(value: Any) -> str:
 
 
 def _scatters(table: Sequence[ScoreRow]) -> Iterator[Scatter]:
-    """The first main score over size, and over speed where it was measured: of several models."""
+    """The first main score over size, and over time and memory where these were measured: of several models."""
     name = next((name for row in table for name in row.main), None)
     rows = [row for row in table if name is not None and row.scores.get(name) is not None]
     if name is None or len(rows) < 2:
         return
-    words = metric_words(name)
-    sizes = [(row.name, row.size / 1e6, row.scores[name]) for row in rows]
-    yield Scatter(f"{words} and size", "MB of weights", words, sizes)
-    if all(row.per_second for row in rows):
-        speeds = [(row.name, row.per_second, row.scores[name]) for row in rows]
-        yield Scatter(f"{words} and speed", "sentences per second", words, speeds)
+    words, sizes = metric_words(name), [row.size for row in rows]
+    places = [
+        ("size", "MB of weights", [row.size / 1e6 for row in rows]),
+        ("time", "ms per sentence, in batches", [1e3 / row.per_second if row.per_second else 0.0 for row in rows]),
+        ("memory", "MB of weights and of a batch's tensors", [row.memory / 1e6 for row in rows]),
+    ]
+    for what, across, values in places:
+        if all(values):
+            points = [(row.name, value, row.scores[name]) for row, value in zip(rows, values, strict=True)]
+            yield Scatter(f"{words} and {what}", across, words, points, sizes)
 
 
 def _comparison(x: Agreement) -> Comparison:

@@ -48,6 +48,11 @@ def test_a_report_holds_what_the_run_wrote(folder: RunFolder):
     scatter = made.plots[0]
     assert isinstance(scatter, Scatter)
     assert [(name, score) for name, _, score in scatter.points] == [("big", 0.5), ("small", 0.5)]
+    assert [x.title for x in made.plots if isinstance(x, Scatter)] == [
+        "accuracy and size", "accuracy and time", "accuracy and memory",
+    ]  # fmt: skip
+    assert made.table[0][-1] == "memory"
+    assert scatter.areas == [int(1e6 * size) for _, size, _ in scatter.points]
     curves = {x.title: x for x in made.plots if isinstance(x, Curves)}
     weighted, plain = curves["loss and weighted terms"].lines, curves["terms without weights"].lines
     assert [step for step, _ in weighted["loss"]] == [1, 2]

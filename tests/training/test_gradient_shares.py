@@ -14,6 +14,7 @@ import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from tests.small import metrics, project, write_spec
 from tests.training.test_loop import on_two_ranks, training
+from tests.training.test_shards import FSDP2
 
 GROUPS = ("gradient_norms", "gradient_shares", "gradient_cosines")
 REPORT = "; report = [gradient_shares]"
@@ -71,18 +72,24 @@ def test_norms_are_those_of_the_gradients_that_train(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_two_ranks_measure_as_one(tmp_path: Path):
-    """Two ranks of 4, and 2 x 2 of each, measure what one of 8 does."""
+@pytest.mark.parametrize(
+    ("batch", "more", "environment"),
+    [(8, "", {}), (4, "accumulate = 2; ", {}), (8, "", FSDP2)],
+    ids=["ranks", "parts", "shards"],
+)
+def test_two_ranks_measure_as_one(
+    batch: int, more: str, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two ranks of 4, 2 x 2 of each, and two ranks that shard measure what one of 8 does."""
     spec = project(tmp_path, batch=8, train=f"steps = 2{REPORT}")
     training(spec, tmp_path / "whole")
-    whole = groups(tmp_path / "whole")
+    write_spec(tmp_path, batch=batch, train=f"{more}steps = 2{REPORT}")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     on_two_ranks(spec, tmp_path / "ranks")
-    write_spec(tmp_path, batch=4, train=f"steps = 2; accumulate = 2{REPORT}")
-    on_two_ranks(spec, tmp_path / "parts")
-    for name in ("ranks", "parts"):
-        for one, other in zip(groups(tmp_path / name), whole, strict=True):
-            for group in GROUPS:
-                assert one[group] == pytest.approx(other[group], rel=1e-3, abs=1e-5)
+    for one, other in zip(groups(tmp_path / "ranks"), groups(tmp_path / "whole"), strict=True):
+        for group in GROUPS:
+            assert one[group] == pytest.approx(other[group], rel=1e-3, abs=1e-5)
 
 
 def test_compiled_layers_are_refused(tmp_path: Path):
