@@ -6,7 +6,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
@@ -44,15 +44,16 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
 }
 _UNREFERENCED = re.compile(
-    r' id="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib\.axis|legend|PathCollection)_\d+"'
+    r' id="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib\.axis|legend|PathCollection|LineCollection)_\d+"'
 )
 
 
 @dataclass(frozen=True)
 class Curves:
     """Lines over optimizer steps, or over what `across` names: by name, pairs of a place and a value. `points` marks
-    each value. A line without values is not drawn, but has its colour, so that plots of the same names agree. With a
-    `diagonal` both axes go from 0 to 1, and what lies on it is right.
+    each value, `spreads` are half the lengths of bars at them; a line that is not `joined` is its points alone, but for
+    one without spreads. A line without values is not drawn, but has its colour, so that plots of the same names agree.
+    With a `diagonal` both axes go from 0 to 1, and what lies on it is right. `ticks` name the places 0, 1, …
     """
 
     title: str
@@ -61,6 +62,10 @@ class Curves:
     across: str = "optimizer step"
     up: str = ""
     diagonal: bool = False
+    spreads: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    joined: bool = True
+    logarithmic: bool = False
+    ticks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -138,10 +143,21 @@ def _draw_curves(axes: Axes, plot: Curves) -> None:
         steps, values = zip(*finite, strict=True)
         # a name that begins with `_` would have no place in the legend
         mark = "o" if plot.points or len(steps) == 1 else ""
-        axes.plot(steps, values, dash, color=LIGHT[colour], linewidth=1.8, marker=mark, markersize=4, label=f" {name}")
+        bars = plot.spreads.get(name)
+        dashes = dash if plot.joined or bars is None else ""
+        axes.plot(
+            steps, values, dashes, color=LIGHT[colour], linewidth=1.8, marker=mark, markersize=4, label=f" {name}"
+        )
+        if bars is not None and len(bars) == len(steps) and any(bars):
+            axes.errorbar(steps, values, bars, fmt="none", ecolor=LIGHT[colour], elinewidth=1.2, capsize=3)
     axes.set_xlabel(plot.across)
     axes.set_ylabel(plot.up)
     axes.margins(x=0.02)
+    if plot.logarithmic:
+        axes.set_xscale("log")
+    if plot.ticks:
+        axes.set_xticks(range(len(plot.ticks)), [_short(name) for name in plot.ticks])
+        axes.margins(x=0.1)
     if plot.diagonal:
         axes.plot([0, 1], [0, 1], ":", color=LIGHT["soft"], linewidth=1)
     if len(plot.lines) > 1:
@@ -188,7 +204,7 @@ def _draw_grid(axes: Axes, plot: Grid) -> None:
             colour = LIGHT["student" if i == j else "mark"]
             axes.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, alpha=0.08 + 0.47 * share, linewidth=0))
             axes.text(j + 0.5, i + 0.5, f"{count:,}", ha="center", va="center", fontsize=9 if size <= 10 else 7)
-    names = [name if len(name) <= _NAME else f"{name[: _NAME - 1]}…" for name in plot.names]
+    names = [_short(name) for name in plot.names]
     places = [i + 0.5 for i in range(size)]
     long = sum(map(len, names)) > 40
     axes.set_xticks(places, names, rotation=45 if long else 0, ha="right" if long else "center")
@@ -199,6 +215,10 @@ def _draw_grid(axes: Axes, plot: Grid) -> None:
     axes.set_ylim(size, 0)
     axes.set_xlabel(plot.across)
     axes.set_ylabel(plot.up)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 
 def _for_a_page(svg: str, title: str) -> str:

@@ -27,7 +27,7 @@ class Comparison:
 @dataclass(frozen=True)
 class Report:
     """What a run's report shows. `notes` are lines below the table; `plan` and `graphs` are missing where the models of
-    the spec cannot be reached; `lock` are versions and prints by name.
+    the spec cannot be reached; `lock` are versions and prints by name; `curves` is the heading of curves.
     """
 
     title: str
@@ -41,6 +41,7 @@ class Report:
     plan: Plan | None = None
     graphs: Shown | None = None
     comparisons: Sequence[Comparison] = ()
+    curves: str = "Training"
 
     def write(self) -> str:
         """The page. Raises `UsageError` without matplotlib."""
@@ -59,7 +60,7 @@ class Report:
             yield f'<h2>Models</h2><div class="scroll">{rows}</div>{notes}'
         elif notes:
             yield notes
-        for title, kind in (("Size, time, memory and score", Scatter), ("Training", Curves)):
+        for title, kind in (("Size, time, memory and score", Scatter), (self.curves, Curves)):
             plots = [x for x in self.plots if isinstance(x, kind)]
             if plots:
                 areas = "<p>the area of a disc is the size of the model</p>" if kind is Scatter else ""
@@ -74,8 +75,9 @@ class Report:
             yield f"<h2>Plan</h2>{self.plan._repr_html_()}"
         yield f"<h2>Spec</h2><pre>{escape(self.spec)}</pre>"
         yield f"<h2>Command</h2><pre>{escape(self.command)}</pre>"
-        lock = html_table([("what", "version, setting or print"), *self.lock.items()])
-        yield f'<h2>Lock</h2><div class="lock">{lock}</div>'
+        if self.lock:
+            lock = html_table([("what", "version, setting or print"), *self.lock.items()])
+            yield f'<h2>Lock</h2><div class="lock">{lock}</div>'
 
 
 def _compared(part: Comparison) -> Iterator[str]:
