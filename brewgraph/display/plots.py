@@ -17,11 +17,13 @@ from brewgraph.display.render import LIGHT
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+COLOURS = 4
+"""Colours of lines, before their dashes change."""
 _LINES = list(product(("-", "--", ":", "-."), ("student", "teacher", "data", "mark")))
 """The dashes and colours of lines: more than four differ by dashes, too."""
 _ROW = 3
 """Names in a row of a legend."""
-_SMALL, _MIDDLE, _LARGE = 40.0, 64.0, 1400.0
+_SMALL, _MIDDLE, _LARGE = 40.0, 64.0, 900.0
 """Areas of a model's disc in square points: the least, that of models without a size, and that of the largest model."""
 _NAME = 18
 """Characters of a class's name on an axis."""
@@ -42,6 +44,7 @@ _STYLE: dict[Any, Any] = {
     "grid.color": LIGHT["edge"],
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
 }
 _UNREFERENCED = re.compile(
     r' id="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib\.axis|legend|PathCollection|LineCollection)_\d+"'
@@ -118,8 +121,10 @@ def draw(plot: Plot) -> str:
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE):
-        height = 3.2 if not isinstance(plot, Grid) else max(3.2, 1.2 + 0.32 * len(plot.names))
-        figure = Figure(figsize=(5.2, height), layout="constrained")
+        size = (3.8, 2.6) if isinstance(plot, Scatter) else (4.7, 3.0)  # inches; three, or two, fit beside each other
+        if isinstance(plot, Grid):
+            size = (4.7, max(3.0, 1.1 + 0.29 * len(plot.names)))
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         match plot:
             case Curves():

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from brewgraph.display.lines import html_table
 from brewgraph.display.plan import Plan
-from brewgraph.display.plots import Curves, Plot, Scatter, draw
+from brewgraph.display.plots import Curves, Grid, Plot, Scatter, draw
 from brewgraph.display.render import DARK, LIGHT, MONO, RULES, SANS, Shown, colours
 
 
@@ -94,5 +94,11 @@ def _compared(part: Comparison) -> Iterator[str]:
 
 
 def _drawn(plots: Sequence[Plot], first: str = "") -> str:
-    figures = (f"<figure><figcaption>{escape(x.title)}</figcaption>{draw(x)}</figure>" for x in plots)
-    return f'<div class="charts">{first}{"".join(figures)}</div>'
+    """The plots in a grid, after another figure; three models' plots in a row, a tall one beside two others."""
+
+    def figure(plot: Plot) -> str:
+        tall = ' class="tall"' if isinstance(plot, Grid) and (first or len(plots) > 1) else ""
+        return f"<figure{tall}><figcaption>{escape(plot.title)}</figcaption>{draw(plot)}</figure>"
+
+    narrow = " narrow" if all(isinstance(plot, Scatter) for plot in plots) and not first else ""
+    return f'<div class="charts{narrow}">{first}{"".join(map(figure, plots))}</div>'

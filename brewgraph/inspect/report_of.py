@@ -7,12 +7,13 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from statistics import fmean
 from typing import Any
 
 from brewgraph.checking.check import Checked, check
 from brewgraph.diagnostics import BrewError, UsageError
 from brewgraph.display.lines import number
-from brewgraph.display.plots import Cloud, Curves, Grid, Plot, Scatter
+from brewgraph.display.plots import COLOURS, Cloud, Curves, Grid, Plot, Scatter
 from brewgraph.display.report import Comparison, Report
 from brewgraph.inspect.graph_of import show
 from brewgraph.inspect.plan_of import plan_of
@@ -23,6 +24,9 @@ from brewgraph.running.changes import spec_of
 from brewgraph.running.records import RunRecord
 from brewgraph.running.scores import ScoreRow, cells_of
 from brewgraph.training.folder import RunFolder, display_path
+
+_GRADIENTS = 60
+"""The most points of a curve of gradients, which differ much from step to step."""
 
 
 def report_of(record: RunRecord, missing: Sequence[str] = ()) -> Report:
@@ -104,7 +108,11 @@ def _comparison(x: Agreement) -> Comparison:
         plots.append(Grid(f"{of}, by both", f"{x.student} predicts", f"{x.teacher} predicts", x.names, x.counts))
     if x.reliability:
         curves = {name: [(at, right) for at, right, _ in bins] for name, bins in x.reliability.items()}
-        plots.append(Curves("Calibration", curves, True, "confidence", "share that is right", diagonal=True))
+        plain = {name: line for name, line in curves.items() if name in (x.teacher, x.student)}
+        # lines without values, so that a model has one colour, and is dashed where it is scaled
+        between: dict[str, list[tuple[float, float]]] = {" " * i: [] for i in range(1, COLOURS + 1 - len(plain))}
+        lines = {**plain, **between, **curves}
+        plots.append(Curves("Calibration", lines, True, "confidence", "share that is right", diagonal=True))
     if x.points:
         plots.append(Cloud(f"{x.measured}, by both", x.teacher, x.student, x.points))
     plots += [Curves(name, {name: line}, True, "place in the text, in tokens") for name, line in x.positions.items()]
@@ -139,11 +147,21 @@ def _curves(folder: RunFolder, of: str = "") -> Iterator[Curves]:
             for name, value in named.items():
                 if isinstance(value, int | float):
                     logged.setdefault(title, {}).setdefault(name, []).append((line["step"], value))
-    for title, lines in logged.items():  # so that terms have one colour in all plots
-        if set(lines) <= terms:
-            logged[title] = {"loss": [], **lines}
     for title, lines in logged.items():
-        yield Curves(f"{of}{title}", lines, title == "scores on dev")
+        if "gradient" in title and len(terms) < 2:
+            continue  # it is that of the loss
+        if set(lines) <= terms:  # so that terms have one colour in all plots
+            lines = {"loss": [], **lines}
+        size = -(-max(map(len, lines.values())) // _GRADIENTS) if "gradient" in title else 1
+        means = {name: _means(line, size) for name, line in lines.items()}
+        shown = title if size == 1 else f"{title}, means of {size} lines"
+        yield Curves(f"{of}{shown}", means, title == "scores on dev")
+
+
+def _means(line: Sequence[tuple[int, float]], size: int) -> list[tuple[float, float]]:
+    """The means of so many values each, at the last of their places."""
+    parts = (line[i : i + size] for i in range(0, len(line), size))
+    return [(part[-1][0], fmean(value for _, value in part)) for part in parts]
 
 
 def _log(folder: RunFolder) -> Iterator[Mapping[str, Any]]:

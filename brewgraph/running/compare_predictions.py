@@ -336,7 +336,7 @@ def calibration(
             f"temperature of {name}": temperature,
         }
     note = (
-        "calibration before distillation is the teacher's, after it the student's; `scaled` divides logits by the "
+        "calibration before distillation is the teacher's, after it the student's; scaled: with logits divided by the "
         f"temperature that fits one half of the examples best; all is measured on the other {len(held):,}"
     )
     return scores, curves, [note]

@@ -220,7 +220,8 @@ def held_bytes(run: Callable[[], object]) -> int:
             run()
         except (RuntimeError, NotImplementedError, TypeError):
             return 0
-    return live.peak.total()
+    held: int = live.peak.total()
+    return held
 
 
 @dataclass(frozen=True)
