@@ -171,16 +171,18 @@ def _draw_curves(axes: Axes, plot: Curves) -> None:
 
 def _draw_scatter(axes: Axes, plot: Scatter) -> None:
     largest = max(plot.areas, default=0.0)
+    middle = max(across for _, across, _ in plot.points) / 2
     areas = [
         max(_SMALL, _LARGE * area / largest) if largest else _MIDDLE for area in plot.areas or [0.0] * len(plot.points)
     ]
     for (_, colour), (name, across, up), area in zip(cycle(_LINES), plot.points, areas, strict=False):
-        side = math.sqrt(area)  # points; the label begins beside the disc
-        axes.plot([across], [up], "o", color=LIGHT[colour], markersize=side, alpha=0.85, markeredgewidth=0)
-        axes.annotate(name, (across, up), xytext=(side / 2 + 3, side / 4 + 2), textcoords="offset points")
+        away = math.sqrt(area) / 2 + 3  # points; the label begins beside the disc, towards the middle
+        axes.plot([across], [up], "o", color=LIGHT[colour], markersize=math.sqrt(area), alpha=0.85, markeredgewidth=0)
+        side, place = ("right", -away) if across > middle else ("left", away)
+        axes.annotate(name, (across, up), xytext=(place, away / 2), textcoords="offset points", ha=side)
     axes.set_xlabel(plot.across)
     axes.set_ylabel(plot.up)
-    axes.margins(x=0.3, y=0.3)
+    axes.margins(x=0.2, y=0.3)
     if min(across for _, across, _ in plot.points) >= 0:
         axes.set_xlim(left=0)
 

@@ -177,6 +177,14 @@ def test_a_run_on_its_way_is_told(folder: RunFolder, tmp_path: Path):
     assert result.stderr.startswith("the run is interrupted: the report shows what it has so far; its `brewgraph run`")
 
 
+def test_a_folder_without_a_run_is_refused(tmp_path: Path):
+    """In one line, with the remedy."""
+    result = command("report", str(tmp_path))
+    assert result.exit_code == 2
+    line = f"error: there is no run `{tmp_path}`: name the folder that `brewgraph run` made"
+    assert result.stderr.splitlines()[-1] == line
+
+
 def test_gradients_are_curves(folder: RunFolder, tmp_path: Path):
     """In the colours of their terms."""
     copied = shutil.copytree(folder.path, tmp_path / folder.path.name)
