@@ -218,7 +218,7 @@ def held_bytes(run: Callable[[], object]) -> int:
     with LiveBytes() as live:
         try:
             run()
-        except (RuntimeError, NotImplementedError, TypeError):
+        except (RuntimeError, NotImplementedError, TypeError, AttributeError):
             return 0
     held: int = live.peak.total()
     return held
