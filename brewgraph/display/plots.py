@@ -22,7 +22,9 @@ COLOURS = 4
 _LINES = list(product(("-", "--", ":", "-."), ("student", "teacher", "data", "mark")))
 """The dashes and colours of lines: more than four differ by dashes, too."""
 _ROW = 3
-"""Names in a row of a legend."""
+"""The most names in a row of a legend."""
+_LEGEND = 60
+"""Characters in a row of a legend."""
 _SMALL, _MIDDLE, _LARGE = 40.0, 64.0, 900.0
 """Areas of a model's disc in square points: the least, that of models without a size, and that of the largest model."""
 _NAME = 18
@@ -149,9 +151,16 @@ def _draw_curves(axes: Axes, plot: Curves) -> None:
         # a name that begins with `_` would have no place in the legend
         mark = "o" if plot.points or len(steps) == 1 else ""
         bars = plot.spreads.get(name)
-        dashes = dash if plot.joined or bars is None else ""
+        style = dash if plot.joined or bars is None else "none"
         axes.plot(
-            steps, values, dashes, color=LIGHT[colour], linewidth=1.8, marker=mark, markersize=4, label=f" {name}"
+            steps,
+            values,
+            linestyle=style,
+            color=LIGHT[colour],
+            linewidth=1.8,
+            marker=mark,
+            markersize=4,
+            label=f" {name}",
         )
         if bars is not None and len(bars) == len(steps) and any(bars):
             axes.errorbar(steps, values, bars, fmt="none", ecolor=LIGHT[colour], elinewidth=1.2, capsize=3)
@@ -160,13 +169,16 @@ def _draw_curves(axes: Axes, plot: Curves) -> None:
     axes.margins(x=0.02)
     if plot.logarithmic:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
     if plot.ticks:
         axes.set_xticks(range(len(plot.ticks)), [_short(name) for name in plot.ticks])
         axes.margins(x=0.1)
     if plot.diagonal:
         axes.plot([0, 1], [0, 1], ":", color=LIGHT["soft"], linewidth=1)
     if len(plot.lines) > 1:
-        axes.figure.legend(loc="outside upper left", ncols=_ROW, frameon=False)
+        row = max(1, min(_ROW, _LEGEND // max(map(len, plot.lines))))
+        axes.figure.legend(loc="outside upper left", ncols=row, frameon=False)
 
 
 def _draw_scatter(axes: Axes, plot: Scatter) -> None:
