@@ -321,7 +321,7 @@ def predictions(
     `batches` are those of the rows' windows, in order.
     """
     answers = BestAnswers()
-    device = next(model.parameters()).device
+    device = next(model.parameters(), torch.empty(0)).device
 
     def windows() -> Iterator[tuple[int, Prediction]]:
         """The predictions of windows with the indices of their rows; answers are collected beside."""
