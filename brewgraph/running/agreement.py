@@ -41,8 +41,15 @@ class Agreement:
 
     def __post_init__(self) -> None:
         # in a file NaN is null
-        scores = {name: math.nan if value is None else value for name, value in self.scores.items()}
+        scores = {name: _number(value) for name, value in self.scores.items()}
+        positions = {name: [(at, _number(value)) for at, value in line] for name, line in self.positions.items()}
         object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "positions", positions)
+        object.__setattr__(self, "points", [(_number(one), _number(other)) for one, other in self.points])
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def read_agreements(folder: RunFolder) -> tuple[Agreement, ...] | None:

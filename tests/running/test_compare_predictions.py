@@ -171,6 +171,28 @@ def test_a_run_whose_teacher_is_gone(tmp_path: Path):
         compare_predictions(open_run(folder), lambda text: None)
 
 
+def test_what_is_no_number_is_kept_as_such(tmp_path: Path):
+    """NaN in scores, points and curves comes back from the file; a file of another run or version counts for nothing."""
+    run = RunFolder(tmp_path)
+    run.write_json("resolved.json", {"hash": "a"})
+    nan = math.nan
+    keep_agreements(
+        run,
+        [Agreement("", "t", "s", "value", "d", "dev", 1, {"x": nan}, points=[(nan, 1.0)], positions={"k": [(0, nan)]})],
+    )
+    (again,) = read_agreements(run) or ()
+    assert math.isnan(again.scores["x"])
+    assert math.isnan(again.points[0][0])
+    assert math.isnan(again.positions["k"][0][1])
+    run.write_json("agreement.json", {"hash": "a", "agreements": [{"other": 1}]})
+    assert read_agreements(run) is None
+    run.write_json("resolved.json", {"hash": "b"})
+    keep_agreements(run, [])
+    assert read_agreements(run) == ()
+    run.write_json("resolved.json", {"hash": "c"})
+    assert read_agreements(run) is None
+
+
 # ── the measures ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
