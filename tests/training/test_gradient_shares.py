@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
+from brewgraph.training.gradient_shares import _gradient
 from tests.small import metrics, project, write_spec
 from tests.training.test_loop import on_two_ranks, training
 from tests.training.test_shards import FSDP2
@@ -90,6 +91,20 @@ def test_two_ranks_measure_as_one(
     for one, other in zip(groups(tmp_path / "ranks"), groups(tmp_path / "whole"), strict=True):
         for group in GROUPS:
             assert one[group] == pytest.approx(other[group], rel=1e-3, abs=1e-5)
+
+
+def test_small_gradients_of_fp16_are_measured():
+    """In fp16 a gradient of 1e-8 is zero; the scale of the step's own scaler keeps it."""
+    weight, one = torch.ones(3, dtype=torch.float16, requires_grad=True), torch.ones(3, dtype=torch.float16)
+
+    def small(scale: float) -> torch.Tensor:
+        value = 1e-8 * (weight * one).float().sum()
+        (gradient,) = _gradient(value, [weight], 0.5, scale, last=True)
+        return gradient
+
+    assert small(1.0).tolist() == [0.0] * 3
+    assert small(2.0**16).tolist() == pytest.approx([0.5e-8] * 3, rel=0.01)
+    assert _gradient(torch.ones(()), [weight], 1.0, 1.0, last=True)[0].tolist() == [0.0] * 3
 
 
 def test_compiled_layers_are_refused(tmp_path: Path):
