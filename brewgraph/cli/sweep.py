@@ -18,10 +18,11 @@ from brewgraph.cli.options import Quiet, Spec, parse_axes, parse_sets, read
 from brewgraph.cli.output import complain, hush, number, print_diagnostics, table
 from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import count
-from brewgraph.training.folder import json_text
+from brewgraph.training.folder import display_path, json_text
 
 if TYPE_CHECKING:
     from brewgraph.running.sweep import SettingScores, SweepResult, SweptRun
+    from brewgraph.source import Source
     from brewgraph.training.reporter import Reporter
 
 _MOST = 100
@@ -74,6 +75,14 @@ def command(
     format: Annotated[
         Literal["table", "csv", "json"], typer.Option(help="The scores as a table, CSV or JSON.")
     ] = "table",
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a page: the table, and the main score over each param. Needs the extra `report`.",
+            show_default=False,
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help=f"Do not ask before more than {_MOST} runs.")] = False,
     allow_python: Annotated[
         bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")
@@ -89,6 +98,10 @@ def command(
     from brewgraph.running.clusters import Cluster
     from brewgraph.running.sweep import Work, check_axes, count_runs, first_point, sweep
 
+    if report is not None:
+        from brewgraph.display.plots import demand_matplotlib
+
+        demand_matplotlib()
     main = os.environ.get("RANK", "0") == "0"  # only one rank prints
     source, axes = read(spec), parse_axes(set)
     total = count_runs(axes, trials if search is not None else None)
@@ -116,9 +129,20 @@ def command(
         csv.writer(sys.stdout, lineterminator="\n").writerows(csv_rows(result))
     else:
         print("\n".join(summary(result)))
+    if report is not None:
+        _write_page(report, result, source, spec, set)
     if result.failed:
         complain("\n".join(_failures(spec, runs, result.failed)))
         raise typer.Exit(3)
+
+
+def _write_page(path: Path, result: SweepResult, source: Source, spec: str, sets: Sequence[str] | None) -> None:
+    from brewgraph.inspect.sweep_report_of import sweep_report_of
+    from brewgraph.paths import write_file
+
+    command = shlex.join(["brewgraph", "sweep", spec, *(f"--set={text}" for text in sets or ())])
+    write_file(path, sweep_report_of(result, source, command).write())
+    print(display_path(path), file=sys.stderr)
 
 
 def _ask(total: int) -> None:

@@ -6,7 +6,8 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,18 @@ from brewgraph.display.render import LIGHT
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+COLOURS = 4
+"""Colours of lines, before their dashes change."""
 _LINES = list(product(("-", "--", ":", "-."), ("student", "teacher", "data", "mark")))
 """The dashes and colours of lines: more than four differ by dashes, too."""
 _ROW = 3
-"""Names in a row of a legend."""
+"""The most names in a row of a legend."""
+_LEGEND = 60
+"""Characters in a row of a legend."""
+_SMALL, _MIDDLE, _LARGE = 40.0, 64.0, 900.0
+"""Areas of a model's disc in square points: the least, that of models without a size, and that of the largest model."""
+_NAME = 18
+"""Characters of a class's name on an axis."""
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # texts stay texts
     "svg.hashsalt": "brewgraph",  # names of parts follow from their content
@@ -37,49 +46,97 @@ _STYLE: dict[Any, Any] = {
     "grid.color": LIGHT["edge"],
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
 }
 _UNREFERENCED = re.compile(
-    r' id="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib\.axis|legend|PathCollection)_\d+"'
+    r' id="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib\.axis|legend|PathCollection|LineCollection)_\d+"'
 )
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines over optimizer steps: by name, pairs of step and value. `points` marks each value. A line without values is
-    not drawn, but has its colour, so that plots of the same names agree.
+    """Lines over optimizer steps, or over what `across` names: by name, pairs of a place and a value. `points` marks
+    each value, `spreads` are half the lengths of bars at them; a line that is not `joined` is its points alone, but for
+    one without spreads. A line without values is not drawn, but has its colour, so that plots of the same names agree.
+    With a `diagonal` both axes go from 0 to 1, and what lies on it is right. `ticks` name the places 0, 1, …
     """
 
     title: str
-    lines: Mapping[str, Sequence[tuple[int, float]]]
+    lines: Mapping[str, Sequence[tuple[float, float]]]
     points: bool = False
+    across: str = "optimizer step"
+    up: str = ""
+    diagonal: bool = False
+    spreads: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    joined: bool = True
+    logarithmic: bool = False
+    ticks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """A point per model: its name, and its place on both axes."""
+    """A point per model: its name, and its place on both axes. `areas` are in proportion to a third number of each."""
 
     title: str
     across: str
     up: str
     points: Sequence[tuple[str, float, float]]
+    areas: Sequence[float] = ()
 
 
-def draw(plot: Curves | Scatter) -> str:
+@dataclass(frozen=True)
+class Cloud:
+    """Points without names, and the diagonal where both numbers are equal."""
+
+    title: str
+    across: str
+    up: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Counts of pairs, `counts[up][across]`, of the same names on both axes. Shades are shares of rows."""
+
+    title: str
+    across: str
+    up: str
+    names: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+Plot = Curves | Scatter | Cloud | Grid
+
+
+def demand_matplotlib() -> None:
+    """Raise `UsageError` without matplotlib."""
+    if find_spec("matplotlib") is None:
+        raise UsageError("a report is drawn by matplotlib: `pip install brewgraph[report]`")
+
+
+def draw(plot: Plot) -> str:
     """The plot as an `svg` element without a font, script or reference to anything outside of it. Raises `UsageError`
     without matplotlib.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("a report is drawn by matplotlib: `pip install brewgraph[report]`") from None
+    demand_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     with rc_context(_STYLE):
-        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+        size = (3.8, 2.6) if isinstance(plot, Scatter) else (4.7, 3.0)  # inches; three, or two, fit beside each other
+        if isinstance(plot, Grid):
+            size = (4.7, max(3.0, 1.1 + 0.29 * len(plot.names)))
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
-        if isinstance(plot, Curves):
-            _draw_curves(axes, plot)
-        else:
-            _draw_scatter(axes, plot)
+        match plot:
+            case Curves():
+                _draw_curves(axes, plot)
+            case Scatter():
+                _draw_scatter(axes, plot)
+            case Cloud():
+                _draw_cloud(axes, plot)
+            case Grid():
+                _draw_grid(axes, plot)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     return _for_a_page(stream.getvalue(), plot.title)
@@ -93,22 +150,94 @@ def _draw_curves(axes: Axes, plot: Curves) -> None:
         steps, values = zip(*finite, strict=True)
         # a name that begins with `_` would have no place in the legend
         mark = "o" if plot.points or len(steps) == 1 else ""
-        axes.plot(steps, values, dash, color=LIGHT[colour], linewidth=1.8, marker=mark, markersize=4, label=f" {name}")
-    axes.set_xlabel("optimizer step")
+        bars = plot.spreads.get(name)
+        style = dash if plot.joined or bars is None else "none"
+        axes.plot(
+            steps,
+            values,
+            linestyle=style,
+            color=LIGHT[colour],
+            linewidth=1.8,
+            marker=mark,
+            markersize=4,
+            label=f" {name}",
+        )
+        if bars is not None and len(bars) == len(steps) and any(bars):
+            axes.errorbar(steps, values, bars, fmt="none", ecolor=LIGHT[colour], elinewidth=1.2, capsize=3)
+    axes.set_xlabel(plot.across)
+    axes.set_ylabel(plot.up)
     axes.margins(x=0.02)
+    if plot.logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+    if plot.ticks:
+        axes.set_xticks(range(len(plot.ticks)), [_short(name) for name in plot.ticks])
+        axes.margins(x=0.1)
+    if plot.diagonal:
+        axes.plot([0, 1], [0, 1], ":", color=LIGHT["soft"], linewidth=1)
     if len(plot.lines) > 1:
-        axes.figure.legend(loc="outside upper left", ncols=_ROW, frameon=False)
+        row = max(1, min(_ROW, _LEGEND // max(map(len, plot.lines))))
+        axes.figure.legend(loc="outside upper left", ncols=row, frameon=False)
 
 
 def _draw_scatter(axes: Axes, plot: Scatter) -> None:
-    for (_, colour), (name, across, up) in zip(cycle(_LINES), plot.points, strict=False):
-        axes.plot([across], [up], "o", color=LIGHT[colour], markersize=8)
-        axes.annotate(name, (across, up), xytext=(7, 5), textcoords="offset points")
+    largest = max(plot.areas, default=0.0)
+    middle = max(across for _, across, _ in plot.points) / 2
+    areas = [
+        max(_SMALL, _LARGE * area / largest) if largest else _MIDDLE for area in plot.areas or [0.0] * len(plot.points)
+    ]
+    for (_, colour), (name, across, up), area in zip(cycle(_LINES), plot.points, areas, strict=False):
+        away = math.sqrt(area) / 2 + 3  # points; the label begins beside the disc, towards the middle
+        axes.plot([across], [up], "o", color=LIGHT[colour], markersize=math.sqrt(area), alpha=0.85, markeredgewidth=0)
+        side, place = ("right", -away) if across > middle else ("left", away)
+        axes.annotate(name, (across, up), xytext=(place, away / 2), textcoords="offset points", ha=side)
     axes.set_xlabel(plot.across)
     axes.set_ylabel(plot.up)
-    axes.margins(x=0.25, y=0.25)
+    axes.margins(x=0.2, y=0.3)
     if min(across for _, across, _ in plot.points) >= 0:
         axes.set_xlim(left=0)
+
+
+def _draw_cloud(axes: Axes, plot: Cloud) -> None:
+    finite = [(x, y) for x, y in plot.points if math.isfinite(x) and math.isfinite(y)]
+    across, up = zip(*finite, strict=True) if finite else ((), ())
+    axes.plot(across, up, "o", color=LIGHT["teacher"], markersize=3, alpha=0.4, markeredgewidth=0)
+    ends = [min((*across, *up), default=0.0), max((*across, *up), default=1.0)]
+    axes.plot(ends, ends, ":", color=LIGHT["soft"], linewidth=1)
+    axes.set_xlabel(plot.across)
+    axes.set_ylabel(plot.up)
+
+
+def _draw_grid(axes: Axes, plot: Grid) -> None:
+    from matplotlib.patches import Rectangle
+
+    size = len(plot.names)
+    for i, row in enumerate(plot.counts):
+        whole = sum(row)
+        for j, count in enumerate(row):
+            if not count:
+                continue
+            share = count / whole
+            # a light shade of one colour, on which the ink of either theme can be read
+            colour = LIGHT["student" if i == j else "mark"]
+            axes.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, alpha=0.08 + 0.47 * share, linewidth=0))
+            axes.text(j + 0.5, i + 0.5, f"{count:,}", ha="center", va="center", fontsize=9 if size <= 10 else 7)
+    names = [_short(name) for name in plot.names]
+    places = [i + 0.5 for i in range(size)]
+    long = sum(map(len, names)) > 40
+    axes.set_xticks(places, names, rotation=45 if long else 0, ha="right" if long else "center")
+    axes.set_yticks(places, names)
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.set_xlim(0, size)
+    axes.set_ylim(size, 0)
+    axes.set_xlabel(plot.across)
+    axes.set_ylabel(plot.up)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 
 def _for_a_page(svg: str, title: str) -> str:

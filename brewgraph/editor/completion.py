@@ -26,6 +26,7 @@ from brewgraph.recipe.evaluate.scope import OUTSIDE, Scope
 from brewgraph.recipe.features import ROWS, SINGLES
 from brewgraph.recipe.recipe import OWN_COLUMNS
 from brewgraph.recipe.settings.base import NumberFormat
+from brewgraph.recipe.settings.train import GRADIENT_SHARES
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.mistakes import FORMS
 
@@ -211,6 +212,8 @@ def _expression(c: Context, k: Known) -> Iterator[Completion]:
             return
     if c.block == "train" and c.keyword in ("freeze", "report"):
         yield from _values(k, None)
+        if c.keyword == "report":
+            yield Completion(GRADIENT_SHARES, "word", "each term's share of the gradient on the student, at logging")
         return
     yield from _values(k, None)
     yield from _functions(k)

@@ -7,23 +7,31 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from statistics import fmean
 from typing import Any
 
 from brewgraph.checking.check import Checked, check
 from brewgraph.diagnostics import BrewError, UsageError
-from brewgraph.display.plots import Curves, Scatter
-from brewgraph.display.report import Report
+from brewgraph.display.lines import number
+from brewgraph.display.plots import COLOURS, Cloud, Curves, Grid, Plot, Scatter
+from brewgraph.display.report import Comparison, Report
 from brewgraph.inspect.graph_of import show
 from brewgraph.inspect.plan_of import plan_of
+from brewgraph.recipe.label_types import CLASS
 from brewgraph.recipe.settings.metric_names import metric_words
+from brewgraph.running.agreement import Agreement, read_agreements
 from brewgraph.running.changes import spec_of
 from brewgraph.running.records import RunRecord
 from brewgraph.running.scores import ScoreRow, cells_of
 from brewgraph.training.folder import RunFolder, display_path
 
+_GRADIENTS = 60
+"""The most points of a curve of gradients, which differ much from step to step."""
 
-def report_of(record: RunRecord) -> Report:
+
+def report_of(record: RunRecord, missing: Sequence[str] = ()) -> Report:
     """The report of a run in any state: what it has is shown. Raises `UsageError` for a folder without its spec.
+    `missing` are notes on what could not be measured.
 
     Where the models of the spec can no longer be reached, plan and graph are left out, and a note says so.
     """
@@ -45,13 +53,14 @@ def report_of(record: RunRecord) -> Report:
     splits = sorted({split for row in record.table for split in row.splits.values()})
     if splits:
         notes.append(f"scored on {' and '.join(splits)}")
+    notes += missing
     about = f"{record.state}, {time.strftime('%Y-%m-%d %H:%M', time.localtime(record.when))}, hash {record.hash}"
     sets = [f"--set={name}={_as_set(value)}" for name, value in params.items()]
     return Report(
         title=record.name,
         about=about,
         command=shlex.join(["brewgraph", "run", display_path(source.folder / f"{record.spec}.brew"), *sets]),
-        table=cells_of(record.table) if record.table else (),
+        table=cells_of(record.table, memory=True) if record.table else (),
         notes=notes,
         plots=(*_scatters(record.table), *_curves(folder), *_curves(folder.baseline, "without its teacher: ")),
         spec=source.text,
@@ -62,6 +71,7 @@ def report_of(record: RunRecord) -> Report:
         },
         plan=plan_of(checked) if checked is not None else None,
         graphs=show(checked) if checked is not None and checked.graphs else None,
+        comparisons=tuple(map(_comparison, read_agreements(folder) or ())),
     )
 
 
@@ -73,26 +83,63 @@ def _as_set(value: Any) -> str:
 
 
 def _scatters(table: Sequence[ScoreRow]) -> Iterator[Scatter]:
-    """The first main score over size, and over speed where it was measured: of several models."""
+    """The first main score over size, and over time and memory where these were measured: of several models."""
     name = next((name for row in table for name in row.main), None)
     rows = [row for row in table if name is not None and row.scores.get(name) is not None]
     if name is None or len(rows) < 2:
         return
-    words = metric_words(name)
-    sizes = [(row.name, row.size / 1e6, row.scores[name]) for row in rows]
-    yield Scatter(f"{words} and size", "MB of weights", words, sizes)
-    if all(row.per_second for row in rows):
-        speeds = [(row.name, row.per_second, row.scores[name]) for row in rows]
-        yield Scatter(f"{words} and speed", "sentences per second", words, speeds)
+    words, sizes = metric_words(name), [row.size for row in rows]
+    places = [
+        ("size", "MB of weights", [row.size / 1e6 for row in rows]),
+        ("time", "ms per sentence, in batches", [1e3 / row.per_second if row.per_second else 0.0 for row in rows]),
+        ("memory", "MB of weights and of a batch's tensors", [row.memory / 1e6 for row in rows]),
+    ]
+    for what, across, values in places:
+        if all(values):
+            points = [(row.name, value, row.scores[name]) for row, value in zip(rows, values, strict=True)]
+            yield Scatter(f"{words} and {what}", across, words, points, sizes)
+
+
+def _comparison(x: Agreement) -> Comparison:
+    """A student beside a teacher: classes of both, calibration, pairs of numbers, places in a text."""
+    plots: list[Plot] = []
+    if x.counts:
+        of = "Classes" if x.kind == CLASS else "Types of words"
+        plots.append(Grid(f"{of}, by both", f"{x.student} predicts", f"{x.teacher} predicts", x.names, x.counts))
+    if x.reliability:
+        curves = {name: [(at, right) for at, right, _ in bins] for name, bins in x.reliability.items()}
+        plain = {name: line for name, line in curves.items() if name in (x.teacher, x.student)}
+        # lines without values, so that a model has one colour, and is dashed where it is scaled
+        between: dict[str, list[tuple[float, float]]] = {" " * i: [] for i in range(1, COLOURS + 1 - len(plain))}
+        lines = {**plain, **between, **curves}
+        plots.append(Curves("Calibration", lines, True, "confidence", "share that is right", diagonal=True))
+    if x.points:
+        plots.append(Cloud(f"{x.measured}, by both", x.teacher, x.student, x.points))
+    plots += [Curves(name, {name: line}, True, "place in the text, in tokens") for name, line in x.positions.items()]
+    task = f" on task {x.task}" if x.task else ""
+    return Comparison(
+        title=f"{x.student} beside its teacher {x.teacher}{task}",
+        scores=[(name, number(value)) for name, value in x.scores.items()],
+        plots=plots,
+        examples=x.partings,
+        notes=[f"measured on {x.examples:,} examples of {x.data}/{x.split}", *x.notes],
+    )
 
 
 def _curves(folder: RunFolder, of: str = "") -> Iterator[Curves]:
-    """The loss with its terms, weighted and unweighted, the learning rate, and scores on dev: as far as logged."""
+    """The loss with its terms, weighted and unweighted, what each gives to the gradient, the learning rate, and scores
+    on dev: as far as logged.
+    """
     logged: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    terms: set[str] = set()
     for line in _log(folder):
+        terms.update(line.get("terms", {}))
         values = {
             "loss and weighted terms": {"loss": line.get("loss"), **line.get("weighted", {})},
             "terms without weights": line.get("terms", {}),
+            "share of the gradient on the student": line.get("gradient_shares", {}),
+            "norm of the gradient on the student": line.get("gradient_norms", {}),
+            "cosine to the gradient of the loss": line.get("gradient_cosines", {}),
             "learning rate": {"learning rate": line.get("lr")},
             "scores on dev": {metric_words(name): value for name, value in line.get("dev", {}).items()},
         }
@@ -100,10 +147,21 @@ def _curves(folder: RunFolder, of: str = "") -> Iterator[Curves]:
             for name, value in named.items():
                 if isinstance(value, int | float):
                     logged.setdefault(title, {}).setdefault(name, []).append((line["step"], value))
-    if plain := logged.get("terms without weights"):
-        logged["terms without weights"] = {"loss": [], **plain}  # so that terms have one colour in both plots
     for title, lines in logged.items():
-        yield Curves(f"{of}{title}", lines, title == "scores on dev")
+        if "gradient" in title and len(terms) < 2:
+            continue  # it is that of the loss
+        if set(lines) <= terms:  # so that terms have one colour in all plots
+            lines = {"loss": [], **lines}
+        size = -(-max(map(len, lines.values())) // _GRADIENTS) if "gradient" in title else 1
+        means = {name: _means(line, size) for name, line in lines.items()}
+        shown = title if size == 1 else f"{title}, means of {size} lines"
+        yield Curves(f"{of}{shown}", means, title == "scores on dev")
+
+
+def _means(line: Sequence[tuple[int, float]], size: int) -> list[tuple[float, float]]:
+    """The means of so many values each, at the last of their places."""
+    parts = (line[i : i + size] for i in range(0, len(line), size))
+    return [(part[-1][0], fmean(value for _, value in part)) for part in parts]
 
 
 def _log(folder: RunFolder) -> Iterator[Mapping[str, Any]]:

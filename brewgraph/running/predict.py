@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import groupby, zip_longest
@@ -289,49 +289,66 @@ def score(student: Student, rows: datasets.Dataset) -> Scores:
     return evaluate(student.model, student.encoding.key, student.batches(rows), material)
 
 
-@torch.no_grad()
 def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
-    """The student's prediction for each row, in order: `index`, the row's number from 0, `id` if it has one, and
+    """The student's prediction for each row, as `predictions` gives it. Raises `UsageError` for a language model."""
+    task = student.task
+    if task.label_type.over_vocabulary:
+        raise UsageError("a language model predicts no labels; `brewgraph eval` scores it")
+    batches = student.batches(rows)
+    yield from predictions(
+        student.model, student.encoding.key, batches, rows, task.label_type, task.classes, task.null_threshold
+    )
+
+
+@torch.no_grad()
+def predictions(
+    model: nn.Module,
+    name: str,
+    batches: Iterable[Mapping[str, Any]],
+    rows: datasets.Dataset,
+    label_type: LabelType,
+    classes: Sequence[str],
+    null_threshold: float | None,
+) -> Iterator[Prediction]:
+    """What the model `name` predicts for each of the rows, in order: `index`, the row's number from 0, `id` if it has
+    one, and
 
     class   label, probabilities by class       classes   labels, probabilities by class      value   value
     tags    words, tags (null for a word that the tokenizer gives no token)
     spans   answer, score (the sum of its logits), start and end in the context; if questions may have no answer also
             null_score, that of no answer: if that wins, the answer is "" and has no start and end
 
-    Raises `UsageError` for a language model.
+    `batches` are those of the rows' windows, in order.
     """
-    label_type = student.task.label_type
-    if label_type.over_vocabulary:
-        raise UsageError("a language model predicts no labels; `brewgraph eval` scores it")
     answers = BestAnswers()
+    device = next(model.parameters(), torch.empty(0)).device
 
     def windows() -> Iterator[tuple[int, Prediction]]:
         """The predictions of windows with the indices of their rows; answers are collected beside."""
-        for batch in student.batches(rows):
-            view = own_view(student.encoding.key, batch)
-            inputs = model_inputs(student.model, view, student.device)
-            logits = logits_of(student.model, inputs, label_type)
+        for batch in batches:
+            view = own_view(name, batch)
+            inputs = model_inputs(model, view, device)
+            logits = logits_of(model, inputs, label_type)
             if label_type == SPANS:
-                reference = {key: view[key].to(student.device) for key in ("index", "offsets", "null")}
+                reference = {key: view[key].to(device) for key in ("index", "offsets", "null")}
                 answers.update(*answers.reduce(logits, reference))
                 continue
-            predictions = read_logits(label_type, logits.float().cpu(), view, student.task.classes)
-            yield from zip(view["index"].tolist(), predictions, strict=True)
+            read = read_logits(label_type, logits.float().cpu(), view, classes)
+            yield from zip(view["index"].tolist(), read, strict=True)
 
-    with evaluating(student.model):
+    with evaluating(model):
         for index, of_row in groupby(windows(), key=itemgetter(0)):
             yield _described(rows[index], reduce(_joined, (prediction for _, prediction in of_row)))
-    threshold = student.task.null_threshold
     for index, answer in sorted(answers.best.items()):
         prediction = {
-            "answer": answer.text(rows[index]["text_1"], threshold),
+            "answer": answer.text(rows[index]["text_1"], null_threshold),
             "score": answer.score if math.isfinite(answer.score) else None,
             "start": answer.begin,
             "end": answer.end,
         }
-        if threshold is not None:
+        if null_threshold is not None:
             prediction["null_score"] = answer.null_score
-            prediction |= {"start": None, "end": None} if answer.is_null(threshold) else {}
+            prediction |= {"start": None, "end": None} if answer.is_null(null_threshold) else {}
         yield _described(rows[index], prediction)
 
 
@@ -409,6 +426,16 @@ def losses_on(
         distiller.release()
 
 
+def rebuilt(run: FinishedRun, *, allow_python: bool, scored: bool) -> tuple[Checked, SpecBuilder]:
+    """The spec of a finished run, checked again, and its builder, with the students that stand for `brew(…)` models.
+    Raises `SpecError` or `UsageError` if a model or the data is gone.
+    """
+    checked = check(run.recipe.source, run.recipe.params)
+    home = run.folder.whole.path.parent
+    teachers = finished_teachers(checked, (), home, option="", allow_python=allow_python)
+    return checked, SpecBuilder(checked, teachers=teachers, allow_python=allow_python, scored=scored)
+
+
 class RebuiltLoss:
     """The loss of a finished run, built again around its trained student: for students that no labels can score.
 
@@ -417,13 +444,10 @@ class RebuiltLoss:
     """
 
     def __init__(self, run: FinishedRun, *, allow_python: bool = False):
-        self.run, source = run, run.recipe.source
+        self.run = run
         needs = f"`{run.folder.path}` has no labels to score it by, and its losses need what it was trained with: "
         try:
-            self.checked: Checked = check(source, run.recipe.params)
-            home = run.folder.whole.path.parent
-            teachers = finished_teachers(self.checked, (), home, option="", allow_python=allow_python)
-            self.builder = SpecBuilder(self.checked, teachers=teachers, allow_python=allow_python, scored=False)
+            self.checked, self.builder = rebuilt(run, allow_python=allow_python, scored=False)
             needed = {m for m in self.checked.recipe.models if self.builder.runs(m)}
             if gone := [m for m in needed if self.checked.recipe.models[m].source.averaged is not None]:
                 raise UsageError(f"{listing(gone)} followed the student in training, and is not kept")

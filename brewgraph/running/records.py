@@ -125,7 +125,8 @@ def record_of(target: str, home: Path) -> RunRecord:
     if len(near) == 1 and (record := read_record(RunFolder(home / near[0]))) is not None:
         return record
     known = ", ".join((near or there)[:5])
-    raise UsageError(f"there is no run `{target}`" + (f": {display_path(home)} has {known}" if known else ""))
+    help = f"{display_path(home)} has {known}" if known else "name the folder that `brewgraph run` made"
+    raise UsageError(f"there is no run `{target}`: {help}")
 
 
 def remove(record: RunRecord) -> None:

@@ -25,7 +25,8 @@ class ScoreRow:
     `tasks` are the label types by task name, "" without tasks; the type "" means losses in place of scores. `splits`
     are those that tasks were scored on. `size` counts bytes of weights, a shared trunk once. `seconds` are the seconds
     per sentence in each round of `measure` (`table.py`), whose rounds all rows share; `per_second` are sentences per
-    second at their median.
+    second at their median. `memory` counts bytes of weights, and of the tensors that a forward of a batch holds at
+    once; 0 where that was not measured.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ScoreRow:
     per_second: float
     seconds: Sequence[float] = ()
     splits: Mapping[str, str] = field(default_factory=dict)
+    memory: int = 0
 
     def __post_init__(self) -> None:
         # in a file, tuples are lists and NaN is null
@@ -61,10 +63,13 @@ class ScoreRow:
         return [name for name in keyed(task, dict.fromkeys(metrics, 0.0)) if name in self.scores]
 
 
-def cells_of(rows: Sequence[ScoreRow]) -> list[tuple[str, ...]]:
-    """The cells of the table: a header, then scores, parameters, bytes and speed of each model."""
+def cells_of(rows: Sequence[ScoreRow], *, memory: bool = False) -> list[tuple[str, ...]]:
+    """The cells of the table: a header, then scores, parameters, bytes and speed of each model; on demand its memory,
+    where it was measured.
+    """
+    memory = memory and any(row.memory for row in rows)
     columns = list(dict.fromkeys(name for row in rows for name in row.columns))
-    header = ("model", *map(metric_words, columns), "parameters", "size", "sentences/s")
+    header = ("model", *map(metric_words, columns), "parameters", "size", "sentences/s", *(["memory"] * memory))
     return [header] + [
         (
             row.name,
@@ -72,6 +77,7 @@ def cells_of(rows: Sequence[ScoreRow]) -> list[tuple[str, ...]]:
             f"{row.parameters:,}",
             megabytes(row.size),
             _pace(row),
+            *([megabytes(row.memory) if row.memory else "-"] * memory),
         )
         for row in rows
     ]

@@ -29,6 +29,7 @@ from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.predict import losses_on
 from brewgraph.running.scores import FEWEST, ScoreRow
 from brewgraph.running.spec_builder import closing_split, models_of
+from brewgraph.runtime.count_cost import LiveBytes
 from brewgraph.training.evaluation import can_score, model_inputs, own_view, score
 from brewgraph.training.processes import this_process
 from brewgraph.training.work import Material, in_order
@@ -103,11 +104,21 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
                 modes.enter_context(evaluating(model.module))
                 size = _size(model.module, model.folder / "student" if name in trained else None)
                 rows.append(ScoreRow(name, values, kinds, count_parameters(model.module), size, 0.0, splits=splits))
+        held = {name: peak for name, own in batches.items() if own and (peak := held_bytes(own[-1].run))}
         times = measure(batches)
     if this_process().num_processes > 1:  # the first process alone measures while the others wait
-        times = broadcast_object_list([times])[0]
+        times, held = broadcast_object_list([times, held])
     speeds = {name: 1 / max(median(seconds), 1e-9) for name, seconds in times.items() if seconds}
-    return tuple(replace(row, seconds=times.get(row.name, ()), per_second=speeds.get(row.name, 0.0)) for row in rows)
+    memory = {row.name: row.size + held[row.name] for row in rows if row.name in held}
+    return tuple(
+        replace(
+            row,
+            seconds=times.get(row.name, ()),
+            per_second=speeds.get(row.name, 0.0),
+            memory=memory.get(row.name, 0),
+        )
+        for row in rows
+    )
 
 
 def _material(
@@ -198,6 +209,19 @@ ROUNDS = 7
 
 _SECONDS = 3.0
 """How long measuring may take. Slow models get fewer batches and fewer rounds, but at least `FEWEST`."""
+
+
+def held_bytes(run: Callable[[], object]) -> int:
+    """The most bytes of tensors that a forward holds at once beside its weights, as counted from its operations, on any
+    device. 0 for a model whose tensors do not tell their bytes, as some quantized ones.
+    """
+    with LiveBytes() as live:
+        try:
+            run()
+        except (RuntimeError, NotImplementedError, TypeError, AttributeError):
+            return 0
+    held: int = live.peak.total()
+    return held
 
 
 @dataclass(frozen=True)

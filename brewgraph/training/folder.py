@@ -160,7 +160,7 @@ class RunFolder:
     def clear(self, run_hash: str) -> None:
         """Remove what an earlier run left, for the run of this hash. If that is broken off, the run is not `begun`."""
         self.write_json("resolved.json", {"hash": run_hash, "clearing": True})
-        for name in ("finished.json", "metrics.jsonl", "spec.brew", "projections.safetensors"):
+        for name in ("finished.json", "agreement.json", "metrics.jsonl", "spec.brew", "projections.safetensors"):
             (self.path / name).unlink(missing_ok=True)
         for path in (self.checkpoints, self.student, self.board, self.baseline.path):
             shutil.rmtree(path, ignore_errors=True)

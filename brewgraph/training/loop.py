@@ -28,12 +28,14 @@ from brewgraph.diagnostics import RunError, listing
 from brewgraph.digest import digest
 from brewgraph.graph.scalars import Horizon
 from brewgraph.recipe.label_types import LOSS
+from brewgraph.recipe.settings.train import GRADIENT_SHARES
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.runtime.program import with_zeros
 from brewgraph.training.callbacks import Callbacks, CheckpointEvent, EvaluationEvent, RunEvent, StepEvent
 from brewgraph.training.checkpoint import Keeper, SavedState, State, Sums, read_checkpoint, save_checkpoint
 from brewgraph.training.evaluation import is_scored, losses_on_dev, report_on_dev, score
 from brewgraph.training.folder import RunFolder, display_path
+from brewgraph.training.gradient_shares import GradientShares, measure_gradients
 from brewgraph.training.optimizer import build_optimizer, build_schedule
 from brewgraph.training.processes import (
     largest_of_ranks,
@@ -293,6 +295,8 @@ class StageRun:
         self.clipped = [p for p in clipped.parameters() if p.requires_grad]
         self.check_every = 1 if self.device.type == "cpu" else self.settings.logging_steps
         self.scores: dict[str, float] = {}
+        self.reports_values = bool(set(self.settings.report) - {GRADIENT_SHARES})
+        self.gradients: GradientShares | None = None
         state.sums = state.sums.held_by(accelerator)
         self._demand_a_metric()
 
@@ -311,7 +315,7 @@ class StageRun:
             if not state.unevaluated:
                 if saving or step % self.check_every == 0 or step == total:
                     self._check_finite(task, batches)
-                loss, terms = self._report(task, batches, due=step % settings.logging_steps == 0 or step == total)
+                loss, terms = self._report(task, batches, due=self._logs(step))
                 rate = state.schedule.get_last_lr()[0]
                 self._tell(StepEvent, task=task, loss=loss, terms=terms, lr=rate)
                 state.unevaluated = step % evaluate_every == 0 or step == total
@@ -336,6 +340,10 @@ class StageRun:
             self.keeper.give_back(self.distiller, state.progress)
             self.scores = dict(state.progress.scores) or self.scores
         return True
+
+    def _logs(self, step: int) -> bool:
+        """Whether a line is due after this step of the stage."""
+        return step % self.settings.logging_steps == 0 or step == self.length.steps
 
     def _steps(self) -> Iterator[tuple[str, list[Any]]]:
         """The task and the micro-batches of each remaining step, on the device, and of a step of which only the
@@ -389,6 +397,8 @@ class StageRun:
         counts, share = self._counts(task, batches), 1.0
         if self.settings.normalise == "micro":
             share = 1 / (len(batches) * self.world)
+        if GRADIENT_SHARES in self.settings.report and self._logs(state.stage_step + 1):
+            self._measure_gradients(task, batches, counts, share)
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             if self.shards is not None:
@@ -413,6 +423,15 @@ class StageRun:
         state.step += 1
         state.stage_step += 1
         state.sums.end_step(task, output)
+
+    def _measure_gradients(self, task: str, batches: list[Any], counts: Tensor | None, share: float) -> None:
+        """Measure the gradients of the step that follows, which then draws the same dropout again."""
+        gather = self.settings.normalise != "micro"
+        with self._whole():
+            self.gradients = measure_gradients(
+                self.distiller, task, batches, counts, share, self.accelerator, gather=gather
+            )
+        self._seed()
 
     def _clip(self) -> None:
         """Clip gradients to the spec's norm: all of them as one vector, or each parameter's."""
@@ -471,7 +490,8 @@ class StageRun:
             self.reporter.step(state.stage_step, None, {})
             return None, {}
         sums, steps, seen = state.sums.gathered(self.accelerator), state.sums.steps, state.sums.seen
-        reported = self._reported(task, batches) if self.settings.report else {}
+        reported = self._reported(task, batches) if self.reports_values else {}
+        gradients, self.gradients = self.gradients, None
         state.sums = Sums()
         total, rate = 0.0, state.schedule.get_last_lr()[0]
         terms: dict[str, float] = {}
@@ -480,7 +500,12 @@ class StageRun:
             loss = means.pop(full_name(which, LOSS))
             weights = {full_name(which, name): weight for name, weight in self.distiller.weights(which).items()}
             weighted = {name: value * weights[name] for name, value in means.items()}
-            beside = {"report": reported} if reported and which == task else {}
+            beside: dict[str, Any] = {"report": reported} if reported and which == task else {}
+            if gradients is not None and which == task:
+                beside |= {
+                    group: {full_name(task, name): value for name, value in values.items()}
+                    for group, values in gradients.content.items()
+                }
             self._write(which, {"loss": loss, "terms": means, "weighted": weighted, **beside, "lr": rate})
             total += loss * steps[which]
             terms |= means
@@ -559,7 +584,7 @@ class StageRun:
         for task, material in self.work.materials.items():
             values: dict[str, float] = {}
             in_step = self.shards is not None and self.shards.in_step
-            if self.settings.report:
+            if self.reports_values:
                 values |= report_on_dev(self.distiller, task, material, self.accelerator, in_step=in_step)
             scored = is_scored(self.distiller.student, material)
             if scored:
@@ -574,7 +599,7 @@ class StageRun:
         """Raise `RunError` before training, not at its first evaluation, if nothing will ever be scored."""
         metric, student = self.settings.metric_for_best_model, self.distiller.student
         scores = any(material.has_losses or is_scored(student, material) for material in self.work.materials.values())
-        if metric is not None and not scores and not self.settings.report:
+        if metric is not None and not scores and not self.reports_values:
             message = f"metric_for_best_model = `{metric}`: there is nothing to evaluate the student on"
             raise RunError(f"{message}; give the data a dev split, or remove metric_for_best_model")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -101,7 +103,10 @@ def test_formats_and_a_failed_run(tmp_path: Path):
     assert "2 of 2: file=gone: failed: B401: there is no file `gone.jsonl`" in result.stderr
     assert "error: 1 run failed; the same command repeats it:\n  B401: there is no file `gone.jsonl`" in result.stderr
     assert f"brewgraph run {spec} --set=file=gone" in result.stderr
-    again = json.loads(command("sweep", str(spec), "--set", "file=train,gone", "--format", "json").stdout)
+    page = ["--report", str(tmp_path / "page.html")] if find_spec("matplotlib") else []
+    again = json.loads(command("sweep", str(spec), "--set", "file=train,gone", "--format", "json", *page).stdout)
+    if page:
+        assert "failed at file=gone: B401: there is no file" in html.unescape((tmp_path / "page.html").read_text())
     assert [(x["params"], x["model"], x["scores"]["accuracy"]) for x in again["settings"]][-1] == (
         {"file": "train"},
         "small",

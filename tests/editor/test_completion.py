@@ -81,6 +81,7 @@ def completions(line: str, folder: Path = Path(".")) -> list[Completion]:
         ("train { schedule = linear(|", ["warmup="], ["lr="]),
         ("train { precision = |", ["bf16", "fp32"], ["mse"]),
         ("train { compile = |", ["true", "false"], []),
+        ("train { report = [|", ["gradient_shares"], []),
         ("tap t = big @ \"|", ["encoder.layer.0", "pooler", "classifier"], ["bert.pooler"]),
         ("tap t = big @ \"enc|", ["encoder.layer.0"], ["pooler"]),
         ("tap t = big @ |", ["input"], ["big"]),

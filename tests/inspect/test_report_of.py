@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from brewgraph.display.plots import Curves, Scatter, draw
-from brewgraph.display.report import Report
+from brewgraph.display.plots import Cloud, Curves, Grid, Scatter, draw
+from brewgraph.display.report import Comparison, Report
 from brewgraph.inspect.report_of import report_of
 from brewgraph.running.records import read_record
 from brewgraph.running.sweep import Work, sweep
@@ -48,6 +50,11 @@ def test_a_report_holds_what_the_run_wrote(folder: RunFolder):
     scatter = made.plots[0]
     assert isinstance(scatter, Scatter)
     assert [(name, score) for name, _, score in scatter.points] == [("big", 0.5), ("small", 0.5)]
+    assert [x.title for x in made.plots if isinstance(x, Scatter)] == [
+        "accuracy and size", "accuracy and time", "accuracy and memory",
+    ]  # fmt: skip
+    assert made.table[0][-1] == "memory"
+    assert scatter.areas == [int(1e6 * size) for _, size, _ in scatter.points]
     curves = {x.title: x for x in made.plots if isinstance(x, Curves)}
     weighted, plain = curves["loss and weighted terms"].lines, curves["terms without weights"].lines
     assert [step for step, _ in weighted["loss"]] == [1, 2]
@@ -112,7 +119,7 @@ def test_every_text_is_escaped(folder: RunFolder):
     made = Report(
         evil, evil, evil, [("model", evil), (evil, "1")], [evil],
         [Curves(evil, {evil: [(1, 1.0)], f"_{evil}$": [(1, 2.0), (2, float("nan"))]}), Scatter(evil, evil, evil, [(evil, 1.0, 2.0), ("b", 2.0, 1.0)])],
-        evil, {evil: evil},
+        evil, {evil: evil}, comparisons=[Comparison(evil, [(evil, "1")], [Grid(evil, evil, evil, [evil], [[1]])], [("text",), (evil,)], [evil])],
     )  # fmt: skip
     tags = Tags()
     tags.feed(made.write())
@@ -132,10 +139,73 @@ def test_a_plot_is_drawn_in_the_colours_of_the_page():
 
 @matplotlib
 def test_the_command_writes_the_page(folder: RunFolder):
-    """Beside the run's other files."""
-    result = command("report", str(folder.path))
+    """Beside the run's other files; student and teacher are compared once, and left out on demand."""
+    first = command("report", str(folder.path), "--no-agreement")
+    assert first.exit_code == 0, first.output
+    page = folder.path / "report.html"
+    assert page.read_text().startswith("<!doctype html>")
+    assert "beside its teacher" not in page.read_text()
+    second, third = command("report", str(folder.path)), command("report", str(folder.path))
+    assert second.stderr.splitlines() == ["big and small run on 8 examples of rows/dev"]
+    assert third.stderr == ""
+    assert "small beside its teacher big" in page.read_text()
+    assert "Classes, by both" in page.read_text()
+    (folder.path / "agreement.json").unlink()
+
+
+@matplotlib
+def test_a_teacher_that_is_gone_is_a_note(folder: RunFolder, tmp_path: Path):
+    """The page has everything else; the command says so in one line, and succeeds."""
+    copied = shutil.copytree(folder.path, tmp_path / folder.path.name)
+    resolved = {**(folder.resolved or {}), "folder": str(tmp_path / "away")}
+    (copied / "resolved.json").write_text(json.dumps(resolved))
+    result = command("report", str(copied))
     assert result.exit_code == 0, result.output
-    assert (folder.path / "report.html").read_text().startswith("<!doctype html>")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("agreement with teachers is missing: ")
+    assert line in html.unescape((copied / "report.html").read_text())
+    assert not (copied / "agreement.json").exists()
+
+
+@matplotlib
+def test_a_run_on_its_way_is_told(folder: RunFolder, tmp_path: Path):
+    """It has a page of what there is, and the remedy is said."""
+    copied = shutil.copytree(folder.path, tmp_path / folder.path.name)
+    (copied / "finished.json").unlink()
+    result = command("report", str(copied))
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("the run is interrupted: the report shows what it has so far; its `brewgraph run`")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path):
+    """In one line, with the remedy."""
+    result = command("report", str(tmp_path))
+    assert result.exit_code == 2
+    line = f"error: there is no run `{tmp_path}`: name the folder that `brewgraph run` made"
+    assert result.stderr.splitlines()[-1] == line
+
+
+def test_gradients_are_curves(folder: RunFolder, tmp_path: Path):
+    """In the colours of their terms."""
+    copied = shutil.copytree(folder.path, tmp_path / folder.path.name)
+    line = {"step": 1, "loss": 2.0, "terms": {"a": 1.0, "b": 1.0}, "weighted": {"a": 1.0, "b": 1.0}}
+    line |= {"gradient_shares": {"a": 0.25, "b": 0.75}, "gradient_norms": {"loss": 3.0, "a": 1.0, "b": 3.0}}
+    (copied / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    curves = {x.title: x.lines for x in report(RunFolder(copied)).plots if isinstance(x, Curves)}
+    assert curves["share of the gradient on the student"] == {"loss": [], "a": [(1, 0.25)], "b": [(1, 0.75)]}
+    assert curves["norm of the gradient on the student"] == {"loss": [(1, 3.0)], "a": [(1, 1.0)], "b": [(1, 3.0)]}
+
+
+@matplotlib
+def test_a_grid_shows_each_count(folder: RunFolder):
+    """As text, with names cut; a cloud leaves out what is no number."""
+    svg = draw(Grid("t", "s", "b", ["a" * 30, "<b>"], [[12, 0], [3, 1234]]))
+    texts = {x.text for x in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"12", "3", "1,234", "a" * 17 + "…", "<b>"} <= texts
+    assert "0" not in texts
+    assert "image" not in svg
+    ElementTree.fromstring(draw(Cloud("t", "a", "b", [(0.0, 1.0), (float("nan"), 1.0)])))
+    ElementTree.fromstring(draw(Cloud("t", "a", "b", [])))
 
 
 def test_without_matplotlib_the_remedy_is_said(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import brewgraph as bg
 from brewgraph.data.encoding.encode import encoded_chunks
 from brewgraph.running.scores import faster, spread
-from brewgraph.running.table import TimedBatch, measure
+from brewgraph.running.table import TimedBatch, held_bytes, measure
 from tests.running.test_run import Steps
 from tests.small import project, rows, save, write_data, write_rows
 
@@ -154,3 +154,33 @@ def test_a_run_encodes_each_split_once(tmp_path: Path, monkeypatch: pytest.Monke
     result = bg.run(spec)
     assert [row.name for row in result.table] == ["bert", "tiny alone", "tiny"]
     assert len(seen) == len(set(seen)) == 2
+
+
+def test_a_forward_holds_its_largest_tensors_at_once() -> None:
+    """Both sides of the activation, not the weights; a tensor that is freed makes room for the next."""
+    layer, x = torch.nn.Linear(100, 50), torch.zeros(10, 100)
+
+    @torch.no_grad()
+    def run() -> torch.Tensor:
+        return layer(x).relu()
+
+    @torch.no_grad()
+    def twice() -> None:
+        run()
+        run()
+
+    assert held_bytes(run) == 2 * 10 * 50 * 4
+    assert held_bytes(twice) == held_bytes(run)
+    assert held_bytes(partial(run, 1)) == 0
+
+
+def test_a_row_tells_its_memory(tmp_path: Path) -> None:
+    """More than its weights; the larger model has more."""
+    result = bg.run(project(tmp_path, train="steps = 1"), out=tmp_path / "run")
+    big, small = result.table
+    assert big.memory > big.size
+    assert big.memory > small.memory > small.size
+    assert [row["memory"] for row in json.loads((tmp_path / "run" / "finished.json").read_text())["table"]] == [
+        big.memory,
+        small.memory,
+    ]

@@ -38,15 +38,23 @@ def both_runs() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any
     """The `context_fn` of torch's checkpointing: nothing more around the first run, all that surrounds it around the
     second.
     """
-    return nullcontext(), _everything(tuple(_inside))
+    return nullcontext(), _Everything(tuple(_inside))
 
 
-@contextmanager
-def _everything(contexts: tuple[Callable[[], AbstractContextManager[Any]], ...]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for enter in contexts:
-            stack.enter_context(enter())
-        yield
+class _Everything(AbstractContextManager[None]):
+    """Contexts that are entered anew for each second run: there are several where a graph is kept for more than one
+    backward pass.
+    """
+
+    def __init__(self, contexts: tuple[Callable[[], AbstractContextManager[Any]], ...]):
+        self._contexts, self._stack = contexts, ExitStack()
+
+    def __enter__(self) -> None:
+        for context in self._contexts:
+            self._stack.enter_context(context())
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
 
 
 def recompute_layers(model: nn.Module) -> Callable[[], None]:

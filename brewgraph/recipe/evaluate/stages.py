@@ -14,7 +14,7 @@ from brewgraph.recipe.evaluate.scope import Scope, word_of
 from brewgraph.recipe.numbers import is_positive
 from brewgraph.recipe.recipe import Frozen, Sample, Stage, Task, data_of, frozen_of
 from brewgraph.recipe.settings.model_sources import Layers
-from brewgraph.recipe.settings.train import Train
+from brewgraph.recipe.settings.train import GRADIENT_SHARES, Train
 from brewgraph.recipe.values import Evaluated, Faulty, Group, Value, describe, each
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
@@ -50,7 +50,7 @@ def _stage(e: Evaluator, scope: Scope, outer: Written, block: Written) -> Stage:
     place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(e.source, 0, 0)
     freeze = settings["freeze"][0] if "freeze" in settings else ()
     try:
-        tasks = _tasks(e, scope, settings["report"][0] if "report" in settings else {})
+        tasks = _tasks(e, scope, _values(settings))
         sample = _sample(e, scope, [task.name for task in tasks])
     finally:
         train = settle_train(e, settings, place)  # its faults are reported even where the tasks have some
@@ -78,7 +78,7 @@ def _check_reports(e: Evaluator, blocks: list[Written], stages: tuple[Stage, ...
     """Reported values must be computed on the data of some task."""
     reported = {name for stage in stages for task in stage.tasks for name in task.reports}
     for block in (block for block in blocks if "report" in block):
-        for name, value in block["report"][0].items():
+        for name, value in _values(block).items():
             if name not in reported:
                 message = f"`{name}` is computed on {listing(data_of(value))}, which no loss reads"
                 e.fault("B220", message, value.span, help="report it where a task has this data")
@@ -323,10 +323,22 @@ def _freeze_help(item: Evaluated) -> str:
     return 'write `freeze = [tiny @ "embeddings", tiny.ner, W]`: modules and heads of the student, or projections'
 
 
-def _report(e: Evaluator, name: str, x: t.Expression) -> dict[str, Value]:
-    """`[x, y]`: values to report, by the text that names them."""
-    reports: dict[str, Value] = {}
+def _values(block: Written) -> dict[str, Value]:
+    """What a block reports that is computed as a value."""
+    reports: dict[str, Value | None] = block["report"][0] if "report" in block else {}
+    return {name: value for name, value in reports.items() if value is not None}
+
+
+def _report(e: Evaluator, name: str, x: t.Expression) -> dict[str, Value | None]:
+    """`[x, y]`: values to report, by the text that names them; None for the word `gradient_shares`."""
+    reports: dict[str, Value | None] = {}
     for item in x.items if isinstance(x, t.List) else (x,):
+        if isinstance(item, t.Name) and item.id == GRADIENT_SHARES:
+            if item.id in e.current.known_names():
+                message = f"`{item.id}` is a word of `report`, and this spec has an equation of that name"
+                raise e.fault("B202", message, item.span, help="rename the equation")
+            reports[item.id] = None
+            continue
         value = e.evaluate(item)
         listed = list(v.leaves(value)) if isinstance(value, Group) else [value]
         for i, single in enumerate(listed):

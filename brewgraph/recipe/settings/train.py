@@ -21,6 +21,9 @@ from brewgraph.recipe.settings.metric_names import greater_is_better
 COMPILED = "compiled layers stay padded, and on a CPU take longer than others"
 """What `compile` costs."""
 
+GRADIENT_SHARES = "gradient_shares"
+"""The word of `report` for each term's share of the gradient."""
+
 
 class Adamw(Settings):
     """`adamw(lr=1e-4)`: Adam with decoupled weight decay, which spares biases and norms unless told otherwise."""
@@ -171,7 +174,9 @@ class Train(Settings):
     )
     logging_steps: PositiveInt = Field(default=20, description="optimizer steps between two lines of metrics.jsonl")
     report: tuple[str, ...] = Field(
-        default=(), description="further values to record at logging and evaluation, beside those of the loss"
+        default=(),
+        description="further values to record at logging and evaluation, beside those of the loss; `gradient_shares`: "
+        "at logging each term's share of the gradient on the student",
     )
     metric_for_best_model: str | None = Field(
         default=None, description='dev score that selects the best student: "accuracy", "ner/f1"; "loss" always exists'
@@ -213,6 +218,11 @@ class Train(Settings):
                 raise ValueError(f"{name} needs metric_for_best_model")
         if self.compile and self.gradient_checkpointing:
             raise ValueError("compile and gradient_checkpointing do not go together; remove one")
+        if self.compile and GRADIENT_SHARES in self.report:
+            raise ValueError(
+                f"compile and report = [{GRADIENT_SHARES}] do not go together, because compiled layers run backward "
+                "only once; remove one"
+            )
         if self.epochs is not None and self.steps is not None:
             raise ValueError("set epochs or steps, not both")
         return self
