@@ -192,10 +192,11 @@ def run(
     In the main thread Ctrl-C raises `KeyboardInterrupt`, and SIGTERM `SystemExit` with the code 143, once the current
     step is done and a checkpoint is written, from which the same call resumes.
     """
+    from brewgraph.inspect.report_of import write_report
     from brewgraph.running.run import Options, run_checked
 
     here, home = (None if place is None else Path(place) for place in (out, runs))
-    options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
+    options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip), report=write_report)
     checked = _warned(path, {**settings, **(params or {})})
     return run_checked(checked, options, reporter or _reporter_of_run(""))
 
@@ -219,6 +220,7 @@ def sweep(
     With `jobs` above 1 so many runs are made at a time, in processes that import the calling script: call it below
     `if __name__ == "__main__":`.
     """
+    from brewgraph.inspect.report_of import write_report
     from brewgraph.running.sweep import Work, first_point
     from brewgraph.running.sweep import sweep as run_all
     from brewgraph.training.reporter import log
@@ -226,7 +228,7 @@ def sweep(
     values = {**settings, **(params or {})}
     axes = {name: x if isinstance(x, list | range) else (x,) for name, x in values.items()}
     source = _warned(path, first_point(axes)).recipe.source
-    work = Work(source, None if runs is None else Path(runs), allow_python, _reporter_of_run, jobs)
+    work = Work(source, None if runs is None else Path(runs), allow_python, _reporter_of_run, jobs, write_report)
     return run_all(work, axes, say=log.info)
 
 

@@ -23,12 +23,12 @@ def command(
 
     The page loads nothing from elsewhere. It is drawn by matplotlib: `pip install brewgraph[report]`.
     """
-    from brewgraph.inspect.report_of import report_of
+    from brewgraph.inspect.report_of import REPORT, report_of
     from brewgraph.paths import write_file
     from brewgraph.running.records import record_of
 
     hush()
     record = record_of(run, runs_folder(Path()))
-    path = out or record.folder.path / "report.html"
+    path = out or record.folder.path / REPORT
     write_file(path, report_of(record).write())
     print(display_path(path))

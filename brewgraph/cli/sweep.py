@@ -68,6 +68,7 @@ def command(
     and does not end the others. `brewgraph sweep spec.brew --set T=2,4,8 --set seed=0..4 --jobs 2`
     """
     from brewgraph.checking.check import check
+    from brewgraph.inspect.report_of import write_report
     from brewgraph.running.sweep import Work, check_axes, count_runs, first_point, sweep
 
     main = os.environ.get("RANK", "0") == "0"  # only one rank prints
@@ -83,7 +84,7 @@ def command(
     silent = quiet or not main
     reporter = partial(_reporter, silent=silent, labelled=jobs > 1)
     say = (lambda text: None) if silent else (lambda text: print(text, file=sys.stderr, flush=True))
-    work = Work(source, runs, allow_python, reporter, jobs)
+    work = Work(source, runs, allow_python, reporter, jobs, write_report)
     result = sweep(work, axes, search=search, trials=trials, say=say)
     if not main:
         return

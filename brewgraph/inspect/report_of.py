@@ -7,19 +7,23 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from brewgraph.checking.check import Checked, check
 from brewgraph.diagnostics import BrewError, UsageError
 from brewgraph.display.plots import Curves, Scatter
 from brewgraph.display.report import Report
-from brewgraph.inspect.graph_of import show
-from brewgraph.inspect.plan_of import plan_of
+from brewgraph.paths import write_file
 from brewgraph.recipe.settings.metric_names import metric_words
 from brewgraph.running.changes import spec_of
-from brewgraph.running.records import RunRecord
+from brewgraph.running.records import RunRecord, read_record
 from brewgraph.running.scores import ScoreRow, cells_of
 from brewgraph.training.folder import RunFolder, display_path
+
+REPORT = "report.html"
+"""The file of a run's folder that its report is written to."""
 
 
 def report_of(record: RunRecord) -> Report:
@@ -27,6 +31,10 @@ def report_of(record: RunRecord) -> Report:
 
     Where the models of the spec can no longer be reached, plan and graph are left out, and a note says so.
     """
+    # which load torch: a sweep in processes of its own does not
+    from brewgraph.inspect.graph_of import show
+    from brewgraph.inspect.plan_of import plan_of
+
     folder, resolved = record.folder, record.folder.resolved or {}
     try:
         source, params = spec_of(folder, f"{record.spec}.brew")
@@ -46,11 +54,10 @@ def report_of(record: RunRecord) -> Report:
     if splits:
         notes.append(f"scored on {' and '.join(splits)}")
     about = f"{record.state}, {time.strftime('%Y-%m-%d %H:%M', time.localtime(record.when))}, hash {record.hash}"
-    sets = [f"--set={name}={_as_set(value)}" for name, value in params.items()]
     return Report(
         title=record.name,
         about=about,
-        command=shlex.join(["brewgraph", "run", display_path(source.folder / f"{record.spec}.brew"), *sets]),
+        command=run_command(display_path(source.folder / f"{record.spec}.brew"), params),
         table=cells_of(record.table) if record.table else (),
         notes=notes,
         plots=(*_scatters(record.table), *_curves(folder), *_curves(folder.baseline, "without its teacher: ")),
@@ -63,6 +70,21 @@ def report_of(record: RunRecord) -> Report:
         plan=plan_of(checked) if checked is not None else None,
         graphs=show(checked) if checked is not None and checked.graphs else None,
     )
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write the report of a run that has just been finished into its folder. Raises `UsageError` without matplotlib."""
+    record = read_record(folder)
+    assert record is not None
+    path = folder.path / REPORT
+    # this process is still at the run
+    write_file(path, report_of(replace(record, state="finished", step=None)).write())
+    return path
+
+
+def run_command(spec: str, params: Mapping[str, Any]) -> str:
+    """The command that runs a spec with these params."""
+    return shlex.join(["brewgraph", "run", spec, *(f"--set={name}={_as_set(value)}" for name, value in params.items())])
 
 
 def _as_set(value: Any) -> str:

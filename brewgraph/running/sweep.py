@@ -28,6 +28,7 @@ from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.settings.metric_names import greater_is_better, metric_words
 from brewgraph.running.scores import ScoreRow
 from brewgraph.source import Source
+from brewgraph.training.folder import RunFolder
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.signals import INTERRUPTIONS, Terminated, caught_signals
 
@@ -252,7 +253,7 @@ def _silent(label: str) -> Reporter:
 @dataclass(frozen=True)
 class Work:
     """What the runs of a sweep share; `jobs` are made at a time. `reporter` gives the reporter of a run by its label,
-    in the process of that run.
+    in the process of that run. `report` is that of `Options`.
     """
 
     source: Source
@@ -260,6 +261,7 @@ class Work:
     allow_python: bool = False
     reporter: Callable[[str], Reporter] = _silent
     jobs: int = 1
+    report: Callable[[RunFolder], Path] | None = None
 
 
 class _Sweeping:
@@ -332,7 +334,7 @@ def _run_one(work: Work, label: str, params: Params) -> SweptRun:
     from brewgraph.running.run import Options, run_checked
 
     try:
-        options = Options(runs=work.runs, allow_python=work.allow_python, wait=True)
+        options = Options(runs=work.runs, allow_python=work.allow_python, wait=True, report=work.report)
         result = run_checked(check(work.source, params), options, work.reporter(label))
         return SweptRun(params, result.folder.absolute(), result.table)
     except SpecError as error:
