@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "sweep": "Run a spec over values of its params; compare.",
     "runs": "List runs; compare, tag and remove them.",
     "report": "Write a run's report as one page.",
+    "card": "Print a run's model card.",
+    "push": "Push a run's student to a hub.",
     "check": "Check specs against their models and data.",
     "cache": "Compute what a spec keeps on disk, before any run.",
     "fmt": "Format specs in place.",
@@ -50,15 +52,19 @@ def about_option(option: str, known: Sequence[str]) -> str:
     return from_outside(name) or from_outside(name.lower()) or suggest(option.replace("_", "-"), known)
 
 
-def about_command(word: str, rest: Sequence[str], commands: Sequence[str], of: str = "brewgraph") -> str:
-    """The message for a first argument that is not a command, `of` the program or of a command with parts."""
+def about_command(
+    word: str, rest: Sequence[str], commands: Sequence[str], of: str = "brewgraph", path_option: str | None = None
+) -> str:
+    """The message for a first argument that is not a command, `of` the program or of a command with parts, which may
+    have an option that takes a path.
+    """
     from brewgraph.syntax.foreign import instead
 
     if word.endswith(".brew") or Path(word).is_file():
         words = " ".join([word, *rest])
         return f"a command must precede the spec: write `brewgraph run {words}`, or `brewgraph check {word}` first"
-    if of.endswith(" runs") and Path(word).is_dir():
-        return f"a folder of runs follows an option: `{of} --runs {word}`"
+    if path_option is not None and Path(word).is_dir():
+        return f"a folder follows an option: `{of} {path_option} {word}`"
     help = instead("command", word, commands) or f"`{of} --help` lists the commands"
     return f"there is no command `{word}`: {help}"
 
@@ -89,7 +95,8 @@ class SuggestingGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            ctx.fail(about_command(args[0], args[1:], list(self.commands), ctx.command_path))
+            path_option = next((x.opts[0] for x in self.params if x.type.name in ("path", "directory")), None)
+            ctx.fail(about_command(args[0], args[1:], list(self.commands), ctx.command_path, path_option))
         return super().resolve_command(ctx, args)
 
 
