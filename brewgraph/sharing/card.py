@@ -113,9 +113,11 @@ _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 def origin(name: str, folder: Path, kind: Literal["model", "dataset"]) -> Origin:
     """What a name in a spec means, whose relative paths begin in `folder`."""
     path = folder / Path(name).expanduser()
-    kept = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
     is_name = _REPO.fullmatch(name) is not None and not name.startswith(".")
-    if path.exists() or not is_name or not ("/" in name or kept.is_dir()):
+    # a name without an owner may be a folder that is gone, unless the hub's cache has it
+    if is_name and "/" not in name:
+        is_name = (Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)).is_dir()
+    if path.exists() or not is_name:
         return Origin("", Path(name).name or name, _licence(path / "README.md"))
     cached = try_to_load_from_cache(name, "README.md", repo_type=kind)
     return Origin(name, "", _licence(Path(cached)) if isinstance(cached, str) else "")

@@ -13,7 +13,6 @@ from huggingface_hub import ModelCard
 from brewgraph.running.finished import open_run
 from brewgraph.sharing import card as module
 from brewgraph.sharing.card import block, card_of, code, escaped, loading, markdown_table, origin, read_emissions
-from tests.cli.test_main import HEAVY, process
 from tests.cli.tiny import command
 
 
@@ -132,7 +131,7 @@ def test_texts_are_shown_and_not_obeyed() -> None:
 
 
 def test_the_command_prints_or_writes_the_card(finished: Path, tmp_path: Path) -> None:
-    """And loads torch for neither."""
+    """A card that somebody changed is not replaced unasked."""
     shutil.copytree(finished, tmp_path / finished.name)
     run = tmp_path / finished.name
     printed = command("card", str(run), "--name", "me/tiny")
@@ -147,11 +146,3 @@ def test_the_command_prints_or_writes_the_card(finished: Path, tmp_path: Path) -
     assert path.read_text() == "mine"
     assert command("card", str(run), "--write", "--force").exit_code == 0
     assert path.read_text() != "mine"
-    code = f"""
-import sys, atexit
-atexit.register(lambda: print('HEAVY', [m for m in {HEAVY!r} if m in sys.modules]))
-from brewgraph.cli.main import main
-main()
-"""
-    lines = process("card", str(run), folder=tmp_path, code=code).stdout.splitlines()
-    assert "torch" not in lines[-1]

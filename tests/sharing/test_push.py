@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from subprocess import CompletedProcess
+from typing import NamedTuple
 
 import pytest
 from transformers import AutoModelForSequenceClassification
@@ -30,17 +32,34 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "runs" / finished.name
 
 
-def push(run: Path, hub: str, *arguments: str, token: str = TOKEN, **env: str) -> CompletedProcess[str]:
-    """The command in a process of its own, with this hub; there is no terminal to ask at."""
-    own = {
-        "HF_ENDPOINT": hub,
-        "HF_TOKEN": token,
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HOME": str(run.parent / "home"),
-        **env,
-    }
-    return process("push", str(run), *arguments, folder=run.parent.parent, **own)
+CODE = """
+import json, os, sys
+from tests.cli.tiny import command
+for arguments, env in json.loads(sys.argv[1]):
+    os.environ.update(env)
+    result = command("push", *arguments)
+    print(json.dumps([result.exit_code, result.stdout, result.stderr]))
+"""
+
+
+class Pushed(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def said(self) -> str:
+        """The last line of stderr."""
+        return self.stderr.splitlines()[-1]
+
+
+def push(hub: str, *calls: Sequence[str], tokens: Sequence[str] = (), **env: str) -> list[Pushed]:
+    """Pushes one after the other, in a process that has this hub; there is no terminal to ask at."""
+    own = {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", **env}
+    listed = [(list(call), {"HF_TOKEN": token}) for call, token in zip_longest(calls, tokens, fillvalue=TOKEN)]
+    result = process(json.dumps(listed), folder=Path.cwd(), code=CODE, **own)
+    assert result.returncode == 0, result.stderr
+    return [Pushed(*json.loads(line)) for line in result.stdout.splitlines()]
 
 
 def test_a_push_is_listed_and_then_there(run: Path, hub: StubHub, tmp_path: Path) -> None:
@@ -49,13 +68,19 @@ def test_a_push_is_listed_and_then_there(run: Path, hub: StubHub, tmp_path: Path
     (run / "student" / ".secret").write_text("x")
     (run / "student" / "checkpoint-2").mkdir()
     (run / "student" / "checkpoint-2" / "optimizer.pt").write_bytes(b"a pickle")
-    result = push(run, hub.url, "me/tiny", "--private")
-    assert (result.returncode, result.stdout) == (0, f"{hub.url}/me/tiny\n"), result.stderr
+    dry, first, again = push(
+        hub.url,
+        [str(run), "me/x", "--dry-run"],
+        [str(run), "me/tiny", "--private"],
+        [str(run), "tiny", "--revision", "v2"],
+    )
+    assert (dry.code, dry.stdout, dry.stderr) == (0, "nothing was sent to me/x\n", first.stderr)
+    assert (first.code, first.stdout) == (0, f"{hub.url}/me/tiny\n"), first.stderr
+    assert list(hub.repos) == ["me/tiny"]
     files = hub.repos["me/tiny"]["main"]
     assert (sorted(set(files) - {".gitattributes"}), hub.private) == (SENT, {"me/tiny"})
-    listed = [line.split()[0] for line in result.stderr.splitlines()]
-    assert listed == [*SENT, "stays"]
-    assert result.stderr.splitlines()[-1] == "stays here: .secret, checkpoint-2/optimizer.pt, old.bin"
+    assert [line.split()[0] for line in first.stderr.splitlines()] == [*SENT, "stays"]
+    assert first.said == "stays here: .secret, checkpoint-2/optimizer.pt, old.bin"
     assert b"from_pretrained('me/tiny')" in files["README.md"]
     assert files["model.safetensors"] == (run / "student" / "model.safetensors").read_bytes()
     got = tmp_path / "got"
@@ -63,82 +88,70 @@ def test_a_push_is_listed_and_then_there(run: Path, hub: StubHub, tmp_path: Path
     for name, content in files.items():
         (got / name).write_bytes(content)
     assert AutoModelForSequenceClassification.from_pretrained(got).num_parameters() == 4018
-    again = push(run, hub.url, "tiny", "--revision", "v2")
-    assert (again.returncode, again.stdout) == (0, f"{hub.url}/me/tiny/tree/v2\n"), again.stderr
+    assert (again.code, again.stdout) == (0, f"{hub.url}/me/tiny/tree/v2\n"), again.stderr
     assert b"from_pretrained('tiny')" in hub.repos["me/tiny"]["v2"]["README.md"]
     assert hub.repos["me/tiny"]["main"]["README.md"] == files["README.md"]
 
 
-def test_a_card_that_was_completed_by_hand_is_sent_as_it_is(run: Path, hub: StubHub) -> None:
-    """One that `brewgraph card` wrote and nobody changed is written anew, with the name of the repository."""
+def test_a_card_that_was_completed_by_hand_is_sent_as_it_is(run: Path, tmp_path: Path) -> None:
+    """One that `brewgraph card` wrote and nobody changed is written anew, with the name of its place."""
     card = run / "student" / "README.md"
     assert command("card", str(run), "--write").exit_code == 0
-    assert push(run, hub.url, "me/a").returncode == 0
-    assert b"from_pretrained('me/a')" in hub.repos["me/a"]["main"]["README.md"]
+    assert command("push", str(run), "--to-folder", str(tmp_path / "a")).exit_code == 0
+    assert "from_pretrained('a')" in (tmp_path / "a" / "README.md").read_text()
     card.write_text(card.read_text().replace("library_name", "license: mit\nlibrary_name"))
     refused = command("card", str(run), "--write")
     assert refused.exit_code == 2
     assert "is there and differs from the card of the run: --force replaces it" in refused.stderr
-    result = push(run, hub.url, "me/b")
+    result = command("push", str(run), "--to-folder", str(tmp_path / "b"))
     assert "yours" in result.stderr
-    assert hub.repos["me/b"]["main"]["README.md"] == card.read_bytes()
+    assert (tmp_path / "b" / "README.md").read_bytes() == card.read_bytes()
 
 
 def test_other_files_of_a_repository_are_kept_unless_told(run: Path, hub: StubHub) -> None:
     """They are named; `--replace` deletes them in the same commit."""
-    hub.repos["me/old"] = {"main": {"pytorch_model.bin": b"x", "config.json": b"{}"}}
-    refused = push(run, hub.url, "me/old")
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1] == (
-        "error: `me/old` holds files that are none of this student's, pytorch_model.bin: choose another name or "
+    for name in ("me/old", "me/older"):
+        hub.repos[name] = {"main": {"pytorch_model.bin": b"x", "config.json": b"{}"}}
+    refused, replaced = push(hub.url, [str(run), "me/old"], [str(run), "me/older", "--replace"])
+    assert (refused.code, replaced.code) == (2, 0)
+    assert refused.said == (
+        "error: `me/old` holds files that are none of this student's, `pytorch_model.bin`: choose another name or "
         "--revision, or --replace them"
     )
     assert sorted(hub.repos["me/old"]["main"]) == ["config.json", "pytorch_model.bin"]
-    assert push(run, hub.url, "me/old", "--replace").returncode == 0
-    assert sorted(hub.repos["me/old"]["main"]) == SENT
+    assert sorted(hub.repos["me/older"]["main"]) == SENT
 
 
-@pytest.mark.parametrize(
-    ("name", "fails", "token", "code", "said"),
-    [
-        ("me/x", {}, "other", 3, "error: HUB does not know you: `hf auth login`, or set HF_TOKEN to a token that may write; nothing was sent"),
-        ("you/x", {}, TOKEN, 3, "error: your token may not write to `you/x` (You don't have the rights to create a model under this namespace): take one that may write to `you`; nothing was sent"),
-        ("me/x", {"/commit/": 403}, TOKEN, 3, "error: your token may not write to `me/x` (no: 403): take one that may write to `me`; nothing was sent"),
-        ("me/x", {"/tree/": 404}, TOKEN, 3, "error: HUB has no `me/x`, or hides it from you: check the name and that your token sees `me`; nothing was sent"),
-        ("me/x", {"/create": 500}, TOKEN, 3, "error: HUB answers 500 (no: 500): try again later; nothing was sent"),
-        ("a/b/c", {}, TOKEN, 2, "error: `a/b/c` cannot be the name of a repository: write `USER/MODEL`, of letters, digits, `-`, `_` and `.`; a folder is --to-folder"),
-        ("./x y", {}, TOKEN, 2, "error: `./x y` cannot be the name of a repository: write `USER/MODEL`, of letters, digits, `-`, `_` and `.`; a folder is --to-folder"),
-    ],
-)  # fmt: skip
-def test_a_hub_that_refuses(
-    run: Path, hub: StubHub, name: str, fails: dict[str, int], token: str, code: int, said: str
-) -> None:
-    """One line with the remedy; the repository has no file of the student."""
-    hub.fails = fails
-    result = push(run, hub.url, name, token=token)
-    assert (result.returncode, result.stderr.splitlines()[-1]) == (code, said.replace("HUB", hub.url))
+REFUSED = [
+    ("me/x", "other", 3, "error: HUB does not know you: `hf auth login`, or set HF_TOKEN to a token that may write; nothing was sent"),
+    ("you/x", TOKEN, 3, "error: your token may not write to `you/x` (You don't have the rights to create a model under this namespace): take one that may write to `you`; nothing was sent"),
+    ("me/forbidden", TOKEN, 3, "error: your token may not write to `me/forbidden` (no: 403): take one that may write to `me`; nothing was sent"),
+    ("me/hidden", TOKEN, 3, "error: HUB has no `me/hidden`, or hides it from you: check the name and that your token sees `me`; nothing was sent"),
+    ("me/down", TOKEN, 3, "error: HUB answers 500 (no: 500): try again later; nothing was sent"),
+    ("a/b/c", TOKEN, 2, "error: `a/b/c` cannot be the name of a repository: write `USER/MODEL`, of letters, digits, `-`, `_` and `.`; a folder is --to-folder"),
+    ("./x y", TOKEN, 2, "error: `./x y` cannot be the name of a repository: write `USER/MODEL`, of letters, digits, `-`, `_` and `.`; a folder is --to-folder"),
+]  # fmt: skip
+
+
+def test_a_hub_that_refuses(run: Path, hub: StubHub) -> None:
+    """One line with the remedy; no repository has a file of the student."""
+    hub.fails = {"me/forbidden/commit": 403, "me/hidden/tree": 404, "me/down/tree": 500}
+    results = push(hub.url, *([str(run), name] for name, *_ in REFUSED), tokens=[token for _, token, *_ in REFUSED])
+    told = [(code, said.replace("HUB", hub.url)) for *_, code, said in REFUSED]
+    assert [(result.code, result.said) for result in results] == told
     assert not any("README.md" in files for branches in hub.repos.values() for files in branches.values())
 
 
 def test_a_hub_that_cannot_be_reached(run: Path) -> None:
     """Nobody listens; and where the machine is told to be offline."""
-    result = push(run, "http://127.0.0.1:9", "me/x")
-    last = result.stderr.splitlines()[-1]
-    assert result.returncode == 3
-    assert last.startswith("error: http://127.0.0.1:9 cannot be reached (")
-    assert last.endswith("): try again, or copy the student with --to-folder; nothing was sent")
-    result = push(run, "http://127.0.0.1:9", "me/x", HF_HUB_OFFLINE="1")
-    assert (result.returncode, result.stderr.splitlines()[-1]) == (
+    (result,) = push("http://127.0.0.1:9", [str(run), "me/x"])
+    assert result.code == 3
+    assert result.said.startswith("error: http://127.0.0.1:9 cannot be reached (")
+    assert result.said.endswith("): try again, or copy the student with --to-folder; nothing was sent")
+    (result,) = push("http://127.0.0.1:9", [str(run), "me/x"], HF_HUB_OFFLINE="1")
+    assert (result.code, result.said) == (
         3, "error: HF_HUB_OFFLINE is set: unset it, or copy the student with --to-folder and upload that later",
     )  # fmt: skip
-
-
-def test_a_dry_run_sends_nothing(run: Path, hub: StubHub) -> None:
-    """It asks the hub nothing, and lists all the same."""
-    result = push(run, hub.url, "me/x", "--dry-run")
-    assert (result.returncode, result.stdout) == (0, "nothing was sent to me/x\n")
-    assert [line.split()[0] for line in result.stderr.splitlines()] == SENT
-    assert hub.asked == []
 
 
 def test_a_folder_takes_the_same_files(run: Path, tmp_path: Path) -> None:
@@ -151,7 +164,7 @@ def test_a_folder_takes_the_same_files(run: Path, tmp_path: Path) -> None:
     (out / "mine.txt").write_text("x")
     refused = command("push", str(run), "--to-folder", str(out))
     assert refused.exit_code == 2
-    assert "holds other files, mine.txt: name another folder" in refused.stderr
+    assert "holds other files, `mine.txt`: name another folder" in refused.stderr
     assert command("push", str(run / "alone"), "--to-folder", str(tmp_path / "alone")).exit_code == 0
     assert "trained without a teacher, to compare" in (tmp_path / "alone" / "README.md").read_text()
 
