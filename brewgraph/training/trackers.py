@@ -166,6 +166,8 @@ class _Mlflow(_Tracker):
     remedy = "set MLFLOW_TRACKING_URI to a server that answers, or to a file: sqlite:///mlflow.db"
 
     def make(self, folder: RunFolder, project: str, title: str, id: str | None) -> GeneralTracker:
+        # the run waits while a silent server is asked again: seven times, in growing pauses, unless told
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         return MLflowTracker(project, run_id=id, run_name=title)
 
     @property
@@ -207,6 +209,11 @@ class _Trackio(_Tracker):
 
     def attach(self, path: Path) -> None:
         self.tracker.tracker.log_artifact(path, name=f"{self.id}-{path.name}", type=path.stem)
+
+    def end(self, *, finished: bool) -> None:
+        import trackio
+
+        trackio.finish()  # `finish` of the run alone would be repeated, with its words on stdout, when Python ends
 
 
 _KINDS: Mapping[str, type[_Tracker]] = {kind.name: kind for kind in (_TensorBoard, _Wandb, _Mlflow, _Trackio)}

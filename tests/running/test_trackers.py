@@ -143,9 +143,11 @@ def lines_as_points(lines: list[dict[str, Any]]) -> dict[tuple[str, int], float]
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_resumed_run_is_one_tracked_run_with_each_point_once(
-    tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every number of metrics.jsonl under its name, the resolved spec, and the report, over an interruption."""
+    """Every number of metrics.jsonl under its name, the resolved spec, and the report, over an interruption. Nothing of
+    it is printed on stdout, where results go.
+    """
     pytest.importorskip(tool)
     spec = project(tmp_path, train=f"steps = 4; save_steps = 2 steps; trackers = {tool}")
 
@@ -160,6 +162,7 @@ def test_a_resumed_run_is_one_tracked_run_with_each_point_once(
     reporter = Steps()
     folder = bg.run(spec, reporter=reporter).folder
     assert not any("tracker" in said for said in reporter.said), reporter.said
+    assert capsys.readouterr().out == ""
     points, config, files = READ[tool](folder, folder.name)
     expected = lines_as_points(metrics(folder))
     if tool == "mlflow":
