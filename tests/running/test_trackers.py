@@ -174,6 +174,8 @@ def test_a_resumed_run_is_one_tracked_run_with_each_point_once(
     assert float(config["params.T"]) == 4
     assert config["hash"] == (RunFolder(folder).resolved or {})["hash"]
     assert not (folder / "trackers.json").exists()
+    if tool == "wandb":
+        assert len({path.name for path in folder.glob("wandb/offline-run-*/*.wandb")}) == 1, "one id"
     if tool != "tensorboard" and find_spec("matplotlib") is not None:
         assert any("report.html" in name for name in files), files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -54,6 +55,33 @@ def test_the_text_tells_the_run(text: str, finished: Path) -> None:
     assert "| data `rows` | `train.jsonl, dev.jsonl` (local) | not stated |" in text
     assert "## Carbon" not in text
     assert str(finished.parent.parent) not in text
+
+
+ON_THE_HUB = """\
+brew 1
+teacher big = hf("you/big")
+student small = hf("me/base", num_hidden_layers=1)
+data rows = hub("you/rows", "part", text=[text], label=label)
+loss = kd(big.logits -> small.logits)
+"""
+
+
+def test_models_and_data_of_the_hub_are_linked(finished: Path, tmp_path: Path) -> None:
+    """In the head, too; none of them can be reached here."""
+    run = tmp_path / finished.name
+    shutil.copytree(finished, run)
+    (run / "spec.brew").write_text(ON_THE_HUB)
+    resolved = json.loads((run / "resolved.json").read_text())
+    (run / "resolved.json").write_text(json.dumps({**resolved, "params": {}, "folder": str(tmp_path)}))
+    text = card_of(open_run(run), "me/tiny")
+    data = ModelCard(text).data
+    assert (data.base_model, data.datasets) == (["me/base", "you/big"], ["you/rows"])
+    result = (data.eval_results or [])[0]
+    assert (result.dataset_type, result.dataset_config, result.dataset_split) == ("you/rows", "part", "dev")
+    assert "`small` is distilled from [you/big](https://huggingface.co/you/big)." in text
+    assert "Its weights began as those of [me/base](https://huggingface.co/me/base)." in text
+    assert "| data `rows` | [you/rows](https://huggingface.co/datasets/you/rows), `part` | not stated |" in text
+    assert text.partition("## Loss\n\n")[2].startswith("```\nkd(big.logits -> small.logits)\n```\n")
 
 
 def test_the_snippet_runs(finished: Path) -> None:
