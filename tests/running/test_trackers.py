@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import RunError
+from brewgraph.running import run as run_module
 from brewgraph.training import trackers as module
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import train
@@ -211,6 +213,18 @@ def test_a_missing_package_is_said_before_anything_is_loaded(tmp_path: Path, mon
         "`trackers` names wandb and mlflow, which are not installed: "
         'pip install "brewgraph[wandb,mlflow]", or take it out of `trackers`'
     )
+
+
+@pytest.mark.parametrize(("main", "names"), [(True, ("wandb", "mlflow")), (False, ())])
+def test_the_first_rank_alone_records(
+    main: bool, names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others hold trackers that do nothing."""
+    checked = check(read_spec(project(tmp_path, train="steps = 2; trackers = [wandb, mlflow]")))
+    monkeypatch.setattr(run_module, "this_process", lambda: SimpleNamespace(is_main_process=main))
+    trackers = run_module._trackers(checked, {"hash": "x", "folder": "/home/me"}, Steps())
+    assert tuple(trackers.names) == names
+    assert trackers.config == ({"hash": "x"} if main else {})
 
 
 def test_trackers_change_no_hash(tmp_path: Path) -> None:
