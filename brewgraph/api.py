@@ -231,12 +231,13 @@ class CheckedRecipe:
         callbacks: Collection[Callback] = (),
     ) -> RunResult:
         """Train this recipe, as `brewgraph run` does with options of these names; see `brewgraph.run`."""
+        from brewgraph.inspect.report_of import write_report
         from brewgraph.running.run import Options, run_checked
         from brewgraph.training.callbacks import Callbacks
 
         here, home = (None if place is None else Path(place) for place in (out, runs))
         options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
-        options = replace(options, callbacks=Callbacks(tuple(callbacks)).callbacks)
+        options = replace(options, callbacks=Callbacks(tuple(callbacks)).callbacks, report=write_report)
         return run_checked(self._checked, options, reporter or _reporter_of_run(""))
 
 
@@ -342,6 +343,7 @@ def sweep(
     With `jobs` above 1 so many runs are made at a time, in processes that import the calling script: call it below
     `if __name__ == "__main__":`.
     """
+    from brewgraph.inspect.report_of import write_report
     from brewgraph.running.sweep import Work, first_point
     from brewgraph.running.sweep import sweep as run_all
     from brewgraph.training.reporter import log
@@ -349,7 +351,7 @@ def sweep(
     values = {**settings, **(params or {})}
     axes = {name: x if isinstance(x, list | range) else (x,) for name, x in values.items()}
     source = _warned(path, first_point(axes)).recipe.source
-    work = Work(source, None if runs is None else Path(runs), allow_python, _reporter_of_run, jobs)
+    work = Work(source, None if runs is None else Path(runs), allow_python, _reporter_of_run, jobs, report=write_report)
     return run_all(work, axes, say=log.info)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -21,6 +21,8 @@ COMMANDS: dict[str, str] = {
     "sweep": "Run a spec over values of its params; compare.",
     "runs": "List runs; compare, tag and remove them.",
     "report": "Write a run's report as one page.",
+    "card": "Print a run's model card.",
+    "push": "Push a run's student to a hub.",
     "check": "Check specs against their models and data.",
     "cache": "Compute what a spec keeps on disk, before any run.",
     "fmt": "Format specs in place.",
@@ -51,15 +53,19 @@ def about_option(option: str, known: Sequence[str]) -> str:
     return from_outside(name) or from_outside(name.lower()) or suggest(option.replace("_", "-"), known)
 
 
-def about_command(word: str, rest: Sequence[str], commands: Sequence[str], of: str = "brewgraph") -> str:
-    """The message for a first argument that is not a command, `of` the program or of a command with parts."""
+def about_command(
+    word: str, rest: Sequence[str], commands: Sequence[str], of: str = "brewgraph", folder_option: str | None = None
+) -> str:
+    """The message for a first argument that is not a command, `of` the program or of a command with parts, which may
+    have an option that takes a folder.
+    """
     from brewgraph.syntax.foreign import instead
 
     if word.endswith(".brew") or Path(word).is_file():
         words = " ".join([word, *rest])
         return f"a command must precede the spec: write `brewgraph run {words}`, or `brewgraph check {word}` first"
-    if of.endswith(" runs") and Path(word).is_dir():
-        return f"a folder of runs follows an option: `{of} --runs {word}`"
+    if folder_option is not None and Path(word).is_dir():
+        return f"a folder follows an option: `{of} {folder_option} {word}`"
     help = instead("command", word, commands) or f"`{of} --help` lists the commands"
     return f"there is no command `{word}`: {help}"
 
@@ -81,7 +87,9 @@ class Command(TyperCommand):
 
 
 class SuggestingGroup(TyperGroup):
-    """A group that suggests a remedy for unknown commands."""
+    """A group that suggests a remedy for unknown commands; a folder in place of one belongs to its `folder_option`."""
+
+    folder_option: ClassVar[str | None] = None
 
     def list_commands(self, ctx: Any) -> list[str]:
         """In the order of `COMMANDS`; typer would put those with subcommands last."""
@@ -90,7 +98,7 @@ class SuggestingGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            ctx.fail(about_command(args[0], args[1:], list(self.commands), ctx.command_path))
+            ctx.fail(about_command(args[0], args[1:], list(self.commands), ctx.command_path, self.folder_option))
         return super().resolve_command(ctx, args)
 
 
@@ -101,7 +109,8 @@ _DEFAULTS: dict[str, Any] = {**_UNASKED, **{name: {"help": False} for name in CO
 
 def application(loaded: Collection[str] = tuple(COMMANDS)) -> typer.Typer:
     """The command with its subcommands, of which these are loaded: modules of that name with a `command`, and maybe
-    `SETTINGS` for typer, or `SUBCOMMANDS` by name. The others have a line in the list, and do nothing.
+    `SETTINGS` for typer, or `SUBCOMMANDS` by name and a `FOLDER_OPTION` beside them. The others have a line in the
+    list, and do nothing.
     """
     # plain help: importing rich would take longer than everything else here
     app = typer.Typer(
@@ -117,7 +126,8 @@ def application(loaded: Collection[str] = tuple(COMMANDS)) -> typer.Typer:
         module = import_module(f"brewgraph.cli.{name}") if name in loaded else None
         command = reported(module.command) if module is not None else lambda: None
         if parts := getattr(module, "SUBCOMMANDS", {}):
-            group = typer.Typer(cls=SuggestingGroup, rich_markup_mode=None)
+            kind = type("Group", (SuggestingGroup,), {"folder_option": getattr(module, "FOLDER_OPTION", None)})
+            group = typer.Typer(cls=kind, rich_markup_mode=None)
             group.callback(invoke_without_command=True)(command)
             for part, function in parts.items():
                 group.command(part, cls=Command)(reported(function))

@@ -37,7 +37,7 @@ def command(
     matplotlib: `pip install brewgraph[report]`.
     """
     from brewgraph.display.plots import demand_matplotlib
-    from brewgraph.inspect.report_of import report_of
+    from brewgraph.inspect.report_of import REPORT, report_of
     from brewgraph.paths import write_file
     from brewgraph.running.records import record_of
 
@@ -50,7 +50,7 @@ def command(
         print(f"the run is {record.state}: the report shows what it has so far{remedy}", file=sys.stderr)
     elif agreement:
         missing = _compare(record, allow_python=allow_python)
-    path = out or record.folder.path / "report.html"
+    path = out or record.folder.path / REPORT
     write_file(path, report_of(record, missing).write())
     print(display_path(path))
 

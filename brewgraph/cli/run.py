@@ -84,9 +84,10 @@ def command(
             print(f"{tally(denied)} denied{more_about(denied)}", file=sys.stderr)
         raise typer.Exit(1)
     from brewgraph.cli.progress import make_reporter
+    from brewgraph.inspect.report_of import write_report
     from brewgraph.running.run import Options, run_checked
 
-    options = Options(out, runs, force, dry_run, without_teacher, allow_python, skip)
+    options = Options(out, runs, force, dry_run, without_teacher, allow_python, skip, report=write_report)
     if profile:
         from brewgraph.running.profile import profile_run
 

@@ -229,3 +229,5 @@ def remove(
 
 
 SUBCOMMANDS = {"diff": diff, "tag": tag, "remove": remove}
+FOLDER_OPTION = "--runs"
+"""The option that a folder in place of a subcommand belongs to."""

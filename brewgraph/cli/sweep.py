@@ -95,6 +95,7 @@ def command(
     and does not end the others. `brewgraph sweep spec.brew --set T=2,4,8 --set seed=0..4 --jobs 2`
     """
     from brewgraph.checking.check import check
+    from brewgraph.inspect.report_of import write_report
     from brewgraph.running.clusters import Cluster
     from brewgraph.running.sweep import Work, check_axes, count_runs, first_point, sweep
 
@@ -119,7 +120,7 @@ def command(
     jobs = jobs or (total if cluster is not None and search is None else 1)
     reporter = partial(_reporter, silent=silent, labelled=jobs > 1)
     say = (lambda text: None) if silent else (lambda text: print(text, file=sys.stderr, flush=True))
-    work = Work(source, runs, allow_python, reporter, jobs, where)
+    work = Work(source, runs, allow_python, reporter, jobs, where, write_report)
     result = sweep(work, axes, search=search, trials=trials, say=say)
     if not main:
         return

@@ -19,7 +19,7 @@ from brewgraph.recipe.recipe import Frozen, Recipe, Stage, Task
 
 QUIET = frozenset({
     "logging_steps", "save_steps", "save_total_limit", "save_on_signal", "baseline", "report", "gradient_checkpointing",
-    "compile", "shard_teachers",
+    "compile", "shard_teachers", "trackers",
 })  # fmt: skip
 """Settings that change nothing that is trained but by rounding."""
 NAMING = frozenset({"freeze", "metric_for_best_model"})

@@ -7,6 +7,8 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -17,14 +19,17 @@ from brewgraph.display.plots import COLOURS, Cloud, Curves, Grid, Plot, Scatter
 from brewgraph.display.report import Comparison, Report
 from brewgraph.inspect.graph_of import show
 from brewgraph.inspect.plan_of import plan_of
+from brewgraph.paths import write_file
 from brewgraph.recipe.label_types import CLASS
 from brewgraph.recipe.settings.metric_names import metric_words
 from brewgraph.running.agreement import Agreement, read_agreements
 from brewgraph.running.changes import spec_of
-from brewgraph.running.records import RunRecord
+from brewgraph.running.records import RunRecord, read_record
 from brewgraph.running.scores import ScoreRow, cells_of
 from brewgraph.training.folder import RunFolder, display_path
 
+REPORT = "report.html"
+"""The file of a run's folder that its report is written to."""
 _GRADIENTS = 60
 """The most points of a curve of gradients, which differ much from step to step."""
 
@@ -35,6 +40,8 @@ def report_of(record: RunRecord, missing: Sequence[str] = ()) -> Report:
 
     Where the models of the spec can no longer be reached, plan and graph are left out, and a note says so.
     """
+    # which load torch: a sweep in processes of its own does not
+
     folder, resolved = record.folder, record.folder.resolved or {}
     try:
         source, params = spec_of(folder, f"{record.spec}.brew")
@@ -55,11 +62,10 @@ def report_of(record: RunRecord, missing: Sequence[str] = ()) -> Report:
         notes.append(f"scored on {' and '.join(splits)}")
     notes += missing
     about = f"{record.state}, {time.strftime('%Y-%m-%d %H:%M', time.localtime(record.when))}, hash {record.hash}"
-    sets = [f"--set={name}={_as_set(value)}" for name, value in params.items()]
     return Report(
         title=record.name,
         about=about,
-        command=shlex.join(["brewgraph", "run", display_path(source.folder / f"{record.spec}.brew"), *sets]),
+        command=run_command(display_path(source.folder / f"{record.spec}.brew"), params),
         table=cells_of(record.table, memory=True) if record.table else (),
         notes=notes,
         plots=(*_scatters(record.table), *_curves(folder), *_curves(folder.baseline, "without its teacher: ")),
@@ -73,6 +79,21 @@ def report_of(record: RunRecord, missing: Sequence[str] = ()) -> Report:
         graphs=show(checked) if checked is not None and checked.graphs else None,
         comparisons=tuple(map(_comparison, read_agreements(folder) or ())),
     )
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write the report of a run that has just been finished into its folder. Raises `UsageError` without matplotlib."""
+    record = read_record(folder)
+    assert record is not None
+    path = folder.path / REPORT
+    # this process is still at the run
+    write_file(path, report_of(replace(record, state="finished", step=None)).write())
+    return path
+
+
+def run_command(spec: str, params: Mapping[str, Any]) -> str:
+    """The command that runs a spec with these params."""
+    return shlex.join(["brewgraph", "run", spec, *(f"--set={name}={_as_set(value)}" for name, value in params.items())])
 
 
 def _as_set(value: Any) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
 from brewgraph.checking.check import Checked
-from brewgraph.diagnostics import RunError, UsageError
+from brewgraph.diagnostics import BrewError, RunError, UsageError
 from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info
 from brewgraph.running.changes import changes_of_circumstances, changes_of_habits, changes_since, circumstances
@@ -39,9 +41,10 @@ from brewgraph.training.folder import (
 )
 from brewgraph.training.lock import is_owned, locked
 from brewgraph.training.loop import train
-from brewgraph.training.processes import on_main_process, this_process
+from brewgraph.training.processes import hardware, on_main_process, this_process
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.signals import INTERRUPTIONS
+from brewgraph.training.trackers import Trackers, check_trackers, flat, trackers_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class RunResult:
 @dataclass(frozen=True)
 class Options:
     """How to run a spec. `runs` is the folder of all runs (None: beside each spec); `skip` names passes to skip; with
-    `wait` a run that another process of this machine is at, and a teacher's, is waited for.
+    `wait` a run that another process of this machine is at, and a teacher's, is waited for. `report` writes the report
+    of a finished run and returns its path; trackers keep it with the tracked run.
     """
 
     out: Path | None = None
@@ -98,6 +102,7 @@ class Options:
     skip: tuple[str, ...] = ()
     wait: bool = False
     callbacks: tuple[Callback, ...] = ()
+    report: Callable[[RunFolder], Path] | None = None
 
 
 def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
@@ -157,6 +162,7 @@ def _run_owned(
     """Run a spec in a folder that this process owns: its teachers first, which look for their runs in `near`, too."""
     checked = builder.checked
     builder.check_machine()
+    check_trackers(trackers_of(checked.recipe.train))
     resume = folder.begun and not options.force and folder.has_progress
     if resume:
         _say_changes(folder, builder, reporter)
@@ -173,18 +179,25 @@ def _run_owned(
     if not resume:
         on_main_process(lambda: folder.clear(identity.hash))
     on_main_process(folder.forget_failure)
+    began, resolved = time.monotonic(), _resolved(checked, identity, builder)
+    trackers = _trackers(checked, resolved, reporter)
     error: Exception | None
     try:
-        on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
+        on_main_process(lambda: _write_resolved(folder, checked, resolved))
         with explained(folder):
             callbacks = Callbacks(options.callbacks, main=this_process().is_main_process)
-            rows = _train(builder, folder, options.without_teacher, reporter, resume=resume, callbacks=callbacks)
+            rows = _train(
+                builder, folder, options.without_teacher, reporter, trackers, resume=resume, callbacks=callbacks
+            )
     except EndedByCallback as ended:
+        trackers.end(finished=False)
         error = ended.error
     except INTERRUPTIONS as interruption:
+        trackers.end(finished=False)
         same = f"run the same command again{', without --force' if options.force else ''}"
         raise type(interruption)(f"{same}: {_what_follows(folder, Path(checked.recipe.source.name).stem)}") from None
     except Exception as failure:
+        trackers.end(finished=False)
         if this_process().is_main_process:
             folder.record_failure(failure)
         raise
@@ -193,8 +206,16 @@ def _run_owned(
     if error is not None:  # here, so that it keeps the context that it was raised in
         error.add_note(_what_follows(folder, Path(checked.recipe.source.name).stem))
         raise error
-    content = {"hash": identity.hash, "table": [vars(row) for row in rows]}
+    # how long a run took is not known of one that was interrupted
+    took = {"seconds": None if resume else round(time.monotonic() - began, 1), "hardware": hardware()}
+    content = {"hash": identity.hash, "table": [vars(row) for row in rows], "took": took}
     on_main_process(lambda: folder.write_json("finished.json", content))
+    if trackers.attaches and trackers.folder == folder and options.report is not None:
+        try:
+            trackers.attach(options.report(folder))
+        except BrewError as error:
+            reporter.say(f"no report is kept with the tracked run: {error}")
+    trackers.end(finished=True)
     for path in folder.all_checkpoints:
         on_main_process(partial(shutil.rmtree, path, ignore_errors=True))
     return RunResult(folder.path, rows, fresh=True)
@@ -259,22 +280,32 @@ def _train(
     folder: RunFolder,
     alone: bool,
     reporter: Reporter,
+    trackers: Trackers,
     *,
     resume: bool,
     callbacks: Callbacks | None = None,
 ) -> tuple[ScoreRow, ...]:
-    """Train the student, and with `baseline = true` the same student without its teacher; then compare the models."""
+    """Train the student, and with `baseline = true` the same student without its teacher; then compare the models.
+
+    Each of both is a tracked run of its own; the first begins before any weight is loaded.
+    """
     data_cache, recipe = DataCache(builder, reporter.say), builder.recipe
     checked, student, name = builder.checked, recipe.student.name, Path(recipe.source.name).stem
     trained: dict[str, Trained] = {}
+    baseline = folder.baseline if recipe.has_baseline and not alone else None
+    track_baseline = baseline is not None and baseline.finished is None
+    trackers.begin(folder.baseline if track_baseline else folder)
 
     def train_one(what: Checked, at: RunFolder, title: str, *, finished: bool) -> Trained:
         """Train a new student through all stages and save it, or load a finished one."""
         builder.forget_student()
         if finished:
             return Trained(load_student(builder.model(student), at.student), at.path)
+        trackers.begin(at)
         stages = data_cache.stages(what)
-        outcome = train(stages, student, at, reporter, name=title, resume=resume, callbacks=callbacks)
+        outcome = train(
+            stages, student, at, reporter, name=title, resume=resume, callbacks=callbacks, trackers=trackers
+        )
         distiller = outcome.distiller
 
         def save() -> None:
@@ -288,8 +319,8 @@ def _train(
     if not alone:
         check_teachers_agree(data_cache, checked, reporter)
         report_rounding(data_cache, reporter)
-    if recipe.has_baseline and not alone:
-        baseline, title = folder.baseline, f"{name} without its teacher"
+    if baseline is not None:
+        title = f"{name} without its teacher"
         on_main_process(baseline.prepare)
         finished = baseline.finished is not None
         trained[f"{student} alone"] = train_one(checked.without_teachers(), baseline, title, finished=finished)
@@ -310,7 +341,7 @@ def _one_step(
     builder = short_builder(checked, 1, options, scratch, near)
     folder = RunFolder(scratch / "run")
     on_main_process(folder.prepare)
-    return folder, _train(builder, folder, options.without_teacher, Reporter(), resume=False)
+    return folder, _train(builder, folder, options.without_teacher, Reporter(), Trackers(), resume=False)
 
 
 def short_builder(
@@ -319,7 +350,7 @@ def short_builder(
     """The builder of a spec that trains for so many steps. Untrained teachers are trained for one, in the scratch
     folder.
     """
-    short = {"epochs": None, "steps": steps, "baseline": False}
+    short = {"epochs": None, "steps": steps, "baseline": False, "trackers": ()}
     stages = tuple(replace(s, train=s.train.model_copy(update=short)) for s in checked.recipe.stages)
     train_ = checked.recipe.train.model_copy(update=short)
     checked = replace(checked, recipe=replace(checked.recipe, train=train_, stages=stages))
@@ -367,9 +398,23 @@ def _finished(
     return tuple(ScoreRow(**row) for row in finished["table"])
 
 
-def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, builder: SpecBuilder) -> None:
+def _trackers(checked: Checked, resolved: Mapping[str, Any], reporter: Reporter) -> Trackers:
+    """The trackers of a run, in its first process; their configuration is what its folder has, but for the folder."""
+    if not this_process().is_main_process:
+        return Trackers()
+    config = flat({key: value for key, value in resolved.items() if key != "folder"})
+    project = Path(checked.recipe.source.name).stem
+    return Trackers(trackers_of(checked.recipe.train), project, config, reporter.say)
+
+
+def _write_resolved(folder: RunFolder, checked: Checked, resolved: dict[str, Any]) -> None:
+    write_text(folder.path / "spec.brew", checked.recipe.source.text)
+    folder.write_json("resolved.json", resolved)
+
+
+def _resolved(checked: Checked, identity: Identity, builder: SpecBuilder) -> dict[str, Any]:
+    """What a spec came to, as JSON: its params, settings, models, data and prints."""
     recipe = checked.recipe
-    write_text(folder.path / "spec.brew", recipe.source.text)
     tasks = {
         task.name: {
             "data": task.data[0],
@@ -380,19 +425,16 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, bui
         }
         for _, task in recipe.tasks
     }
-    folder.write_json(
-        "resolved.json",
-        {
-            "hash": identity.hash,
-            "spec": checked.spec_hash,
-            "graphs": {"/".join(filter(None, name)): info(g).objective for name, g in checked.graphs.items()},
-            "folder": str(checked.folder.resolve()),
-            "params": dict(recipe.params),
-            "stages": {stage.name: stage.train.model_dump(mode="json") for stage in recipe.stages},
-            "models": {name: model.source.model_dump(mode="json") for name, model in recipe.models.items()},
-            "data": {name: d.source.model_dump(mode="json", serialize_as_any=True) for name, d in recipe.data.items()},
-            "tasks": tasks,
-            "fingerprints": dict(identity.prints),
-            "circumstances": circumstances(recipe, builder.skip),
-        },
-    )
+    return {
+        "hash": identity.hash,
+        "spec": checked.spec_hash,
+        "graphs": {"/".join(filter(None, name)): info(g).objective for name, g in checked.graphs.items()},
+        "folder": str(checked.folder.resolve()),
+        "params": dict(recipe.params),
+        "stages": {stage.name: stage.train.model_dump(mode="json") for stage in recipe.stages},
+        "models": {name: model.source.model_dump(mode="json") for name, model in recipe.models.items()},
+        "data": {name: d.source.model_dump(mode="json", serialize_as_any=True) for name, d in recipe.data.items()},
+        "tasks": tasks,
+        "fingerprints": dict(identity.prints),
+        "circumstances": circumstances(recipe, builder.skip),
+    }

@@ -30,7 +30,7 @@ from brewgraph.recipe.settings.metric_names import greater_is_better, metric_wor
 from brewgraph.running.clusters import Cluster, run_jobs
 from brewgraph.running.scores import ScoreRow
 from brewgraph.source import Source
-from brewgraph.training.folder import runs_folder
+from brewgraph.training.folder import RunFolder, runs_folder
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.signals import INTERRUPTIONS, Terminated, caught_signals
 
@@ -257,7 +257,7 @@ def _silent(label: str) -> Reporter:
 @dataclass(frozen=True)
 class Work:
     """What the runs of a sweep share; `jobs` are made at a time, on this machine or on a cluster. `reporter` gives the
-    reporter of a run by its label, in the process of that run.
+    reporter of a run by its label, in the process of that run. `report` is that of `Options`.
     """
 
     source: Source
@@ -266,6 +266,7 @@ class Work:
     reporter: Callable[[str], Reporter] = _silent
     jobs: int = 1
     cluster: Cluster | None = None
+    report: Callable[[RunFolder], Path] | None = None
 
 
 class _Sweeping:
@@ -343,7 +344,7 @@ def _run_one(work: Work, label: str, params: Params) -> SweptRun:
     from brewgraph.running.run import Options, run_checked
 
     try:
-        options = Options(runs=work.runs, allow_python=work.allow_python, wait=True)
+        options = Options(runs=work.runs, allow_python=work.allow_python, wait=True, report=work.report)
         result = run_checked(check(work.source, params), options, work.reporter(label))
         return SweptRun(params, result.folder.absolute(), result.table)
     except SpecError as error:

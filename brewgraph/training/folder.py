@@ -3,7 +3,8 @@
 RUN/
   spec.brew        the spec as it was run          resolved.json   params, hash, versions, models, data
   metrics.jsonl    a line per logging interval and per evaluation
-  tensorboard/     the same numbers for TensorBoard, if the `board` extra is installed
+  tensorboard/ wandb/        the same numbers, by the trackers of the run that write files here
+  trackers.json    until the run is finished: the tracked runs to continue, and the points that they have (trackers.py)
   checkpoints/step-000500/   student/ projections.safetensors state.safetensors state.json, and complete.json, which
                              holds size and checksum of each of them
   checkpoints/best/          with `metric_for_best_model`: the same of the best so far
@@ -41,6 +42,8 @@ _FAILED = "failed.json"
 _TAGS = "tags.json"
 _LINES = 65536
 """Bytes at the end of a log in which its last line is."""
+TRACKED = "trackers.json"
+"""The file that tells which tracked runs a resumed run continues."""
 LOCK = ".lock"
 """The file that names the process which runs in a folder."""
 
@@ -160,9 +163,16 @@ class RunFolder:
     def clear(self, run_hash: str) -> None:
         """Remove what an earlier run left, for the run of this hash. If that is broken off, the run is not `begun`."""
         self.write_json("resolved.json", {"hash": run_hash, "clearing": True})
-        for name in ("finished.json", "agreement.json", "metrics.jsonl", "spec.brew", "projections.safetensors"):
+        for name in (
+            "finished.json",
+            "agreement.json",
+            "metrics.jsonl",
+            "spec.brew",
+            "projections.safetensors",
+            TRACKED,
+        ):
             (self.path / name).unlink(missing_ok=True)
-        for path in (self.checkpoints, self.student, self.board, self.baseline.path):
+        for path in (self.checkpoints, self.student, self.board, self.path / "wandb", self.baseline.path):
             shutil.rmtree(path, ignore_errors=True)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
@@ -173,20 +183,23 @@ class RunFolder:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json_text(line) + "\n")
 
-    def truncate_log(self, step: int, *, unevaluated: bool = False) -> None:
+    def truncate_log(self, step: int, *, unevaluated: bool = False) -> list[dict[str, Any]]:
         """Drop the lines after a step, which a resumed run writes again, and a line that a crash cut short; of an
-        `unevaluated` step also the lines of its evaluation.
+        `unevaluated` step also the lines of its evaluation. The lines that are dropped.
         """
         path = self.path / "metrics.jsonl"
         if not path.exists():
-            return
-        kept = []
+            return []
+        kept, dropped = [], []
         for line in path.read_bytes().split(b"\n"):
             with suppress(ValueError, KeyError, TypeError):
                 content: Any = parse_json(line)
                 if content["step"] + (unevaluated and "dev" in content) <= step:
                     kept.append(line.decode("utf-8") + "\n")
+                else:
+                    dropped.append(content)
         write_text(path, "".join(kept))
+        return dropped
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,11 +11,9 @@ stay on the device until the logging interval.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,6 +45,7 @@ from brewgraph.training.processes import (
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.shards import Shards, sharding
 from brewgraph.training.signals import INTERRUPTIONS, Signals, caught_signals
+from brewgraph.training.trackers import Trackers, full_name
 from brewgraph.training.work import Placed, StageWork, frozen, micro_batches, place_stage, unreached_frozen
 
 
@@ -74,12 +73,13 @@ def train(
     resume: bool = False,
     stop_after: int | None = None,
     callbacks: Callbacks | None = None,
+    trackers: Trackers | None = None,
 ) -> Outcome:
     """Train stage after stage, evaluate and checkpoint. `student` is the name of the trained model.
 
     Without a `folder` nothing is written. `resume` continues from the folder's newest checkpoint. `stop_after` is a
     total number of steps after which training ends early, as by an interruption. Each stage's `make` builds a
-    distiller, which is released at the end of its stage.
+    distiller, which is released at the end of its stage. `trackers`, begun for this folder, record what it logs.
 
     A run with a folder that gets SIGINT or SIGTERM ends its step, or breaks its evaluation off, writes a checkpoint and
     raises `KeyboardInterrupt` or `Terminated`, on all ranks at the same step. It ends in the same way with
@@ -91,16 +91,13 @@ def train(
     saved = _newest(folder, len(placed), reporter) if folder is not None and resume else None
     with caught_signals() as signals:
         told = callbacks or Callbacks()
-        training = _Training(placed, student, folder, reporter, name, stop_after, saved, signals, told)
-        try:
-            for stage in placed[saved.stage if saved is not None else 0 :]:
-                outcome = training.stage(stage)
-                if not outcome.finished or (stop_after is not None and outcome.step >= stop_after):
-                    break
-            return replace(outcome, finished=outcome.finished and stage is placed[-1])
-        finally:
-            if training.board is not None:
-                training.board.close()
+        trackers = trackers if trackers is not None else Trackers()
+        training = _Training(placed, student, folder, reporter, trackers, name, stop_after, saved, signals, told)
+        for stage in placed[saved.stage if saved is not None else 0 :]:
+            outcome = training.stage(stage)
+            if not outcome.finished or (stop_after is not None and outcome.step >= stop_after):
+                break
+        return replace(outcome, finished=outcome.finished and stage is placed[-1])
 
 
 def _newest(folder: RunFolder, stages: int, reporter: Reporter) -> SavedState | None:
@@ -120,6 +117,7 @@ class _Training:
     student: str
     folder: RunFolder | None
     reporter: Reporter
+    trackers: Trackers
     name: str
     stop_after: int | None
     saved: SavedState | None
@@ -127,7 +125,7 @@ class _Training:
     callbacks: Callbacks
     step: int = 0
     carried: dict[str, Tensor] = field(default_factory=dict)
-    board: Board | None = None
+    begun: bool = False
 
     def stage(self, placed: Placed) -> Outcome:
         """Run one stage from its beginning, or from a checkpoint of it."""
@@ -152,9 +150,9 @@ class _Training:
             where = f" of stage {placed.work.name}" if placed.work.name else ""
             self.reporter.say(f"resumed at step {state.step}{where}")
             self.saved = None
-        board = self._open_board(state, accelerator)
+        self._forget_lines_after(state, accelerator)
         state.optimizer = accelerator.prepare_optimizer(state.optimizer)
-        run = StageRun(self, placed, state, wrapped, board, accelerator, unreached, shards)
+        run = StageRun(self, placed, state, wrapped, accelerator, unreached, shards)
         if not fresh:
             run.saved = run.place
         if fresh and placed.index and self.folder is not None:
@@ -227,15 +225,14 @@ class _Training:
         state.carried = self.carried
         return state
 
-    def _open_board(self, state: State, accelerator: Accelerator) -> Board:
-        """The board of the run; the first stage drops what an earlier run wrote after this state."""
-        main = accelerator.is_main_process
-        if self.board is None:
-            accelerator.wait_for_everyone()
-            if self.folder is not None and main:
-                self.folder.truncate_log(state.step, unevaluated=state.unevaluated)
-            self.board = Board(self.folder.board if self.folder is not None and main else None, state.step)
-        return self.board
+    def _forget_lines_after(self, state: State, accelerator: Accelerator) -> None:
+        """The first stage drops the lines that an earlier run logged after this state, and that this one logs again."""
+        if self.begun:
+            return
+        self.begun = True
+        accelerator.wait_for_everyone()
+        if self.folder is not None and accelerator.is_main_process:
+            self.trackers.already(self.folder.truncate_log(state.step, unevaluated=state.unevaluated))
 
 
 def _projections(distiller: Distiller) -> dict[str, Tensor]:
@@ -275,7 +272,6 @@ class StageRun:
         placed: Placed,
         state: State,
         wrapped: Any,
-        board: Board,
         accelerator: Accelerator,
         unreached: Mapping[str, Sequence[nn.Parameter]],
         shards: Shards | None = None,
@@ -284,7 +280,8 @@ class StageRun:
         self.signals, self.is_last = training.signals, placed is training.placed[-1]
         self.callbacks, self.name = training.callbacks, training.name
         self.saved: tuple[int, bool] | None = None
-        self.placed, self.state, self.wrapped, self.board, self.accelerator = placed, state, wrapped, board, accelerator
+        self.placed, self.state, self.wrapped, self.accelerator = placed, state, wrapped, accelerator
+        self.trackers = training.trackers
         self.unreached = unreached
         self.work, self.settings, self.length = placed.work, placed.work.settings, placed.length
         self.distiller = state.distiller
@@ -542,8 +539,9 @@ class StageRun:
         line["epoch"] = state.stage_step / self.length.per_epoch
         if task:
             line["task"] = task
-        self.folder.log({**line, **content})
-        self.board.log(state.step, content, task)
+        line |= content
+        self.folder.log(line)
+        self.trackers.log(line)
 
     # ── evaluation, the best student, checkpoints ────────────────────────────────────────────────────────────────────
 
@@ -650,43 +648,6 @@ _CALLBACK = 1000
 _METHODS: Mapping[type[RunEvent], str] = {
     StepEvent: "on_step", EvaluationEvent: "on_evaluate", CheckpointEvent: "on_checkpoint",
 }  # fmt: skip
-
-
-class Board:
-    """Writes scalars for TensorBoard into a folder; does nothing without one, or if TensorBoard is not installed.
-
-    A resumed run has `done` steps behind it: what an earlier run wrote after them is purged.
-    """
-
-    def __init__(self, path: Path | None, done: int):
-        self._writer: Any = None
-        if path is not None and importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(path), purge_step=done + 1 if done else None)
-
-    def log(self, step: int, content: Mapping[str, Any], task: str = "") -> None:
-        """Write one scalar per number, those of a group as `group/name`, those of a task under its name; the x-axis
-        counts optimizer steps of the run.
-        """
-        if self._writer is None:
-            return
-        for group, value in content.items():
-            if isinstance(value, Mapping):
-                values = {f"{group}/{full_name(task, name)}": x for name, x in value.items()}
-            else:
-                values = {full_name(task, group): value}
-            for name, number in values.items():
-                self._writer.add_scalar(name, number, step)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-def full_name(task: str, name: str) -> str:
-    """A task's name for something, qualified by the task: `ner/soft`; unchanged if the task has no name."""
-    return name if not task or name.startswith(f"{task}/") else f"{task}/{name}"
 
 
 def first_part(batch: Mapping[str, Any]) -> Mapping[str, Any]:

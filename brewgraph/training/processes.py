@@ -14,6 +14,7 @@ from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env, pa
 from torch import distributed
 
 from brewgraph.diagnostics import RunError
+from brewgraph.display.lines import count
 from brewgraph.recipe.settings.train import COMPILED, Train
 from brewgraph.runtime.ranks import cpu_group
 from brewgraph.training.shards import sharding
@@ -95,6 +96,16 @@ def make_accelerator(settings: Train) -> Accelerator:
         place = this_process().device.type
         message = f"this machine's `{place}` cannot compute with `precision = {precision}`"
         raise RunError(f"{message}: choose another, or leave it out ({error})") from error
+
+
+def hardware() -> str:
+    """What this run computes on: `2 × NVIDIA H200`, `CPU, 16 threads`."""
+    device, ranks = this_process().device, this_process().num_processes
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"CPU, {count(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else device.type.upper()
+    return f"{ranks:,} × {name}" if ranks > 1 else name
 
 
 def without_effect(settings: Train, device: torch.device) -> Iterator[str]:

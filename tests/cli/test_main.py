@@ -50,6 +50,8 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
         "sweep",
         "runs",
         "report",
+        "card",
+        "push",
         "check",
         "cache",
         "fmt",

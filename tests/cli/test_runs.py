@@ -157,7 +157,7 @@ def test_what_is_unfinished_is_removed_after_a_question(tmp_path: Path):
         (["runs", "remove"], 2, "name the runs to remove, or write --unfinished"),
         (["runs", "tag", "teacher", "a,b"], 2, "`a,b` cannot be a tag: write a word without a comma"),
         (["runs", "dif"], 2, "there is no command `dif`: did you mean `diff`?"),
-        (["runs", "."], 2, "a folder of runs follows an option: `brewgraph runs --runs .`"),
+        (["runs", "."], 2, "a folder follows an option: `brewgraph runs --runs .`"),
     ],
 )  # fmt: skip
 def test_bad_input(here: Path, arguments: list[str], code: int, said: str):

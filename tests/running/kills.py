@@ -75,6 +75,7 @@ def result(folder: Path) -> dict[str, Any]:
         files[name] = path.read_bytes()
         if path.name == "finished.json":
             content = json.loads(files[name])
+            content.pop("took", None)
             for row in content.get("table", ()):
                 for timed in ("per_second", "seconds"):
                     row.pop(timed)

@@ -25,6 +25,7 @@ from brewgraph.training.loop import train
 from brewgraph.training.processes import make_accelerator
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.state_files import read_state
+from brewgraph.training.trackers import Trackers
 from brewgraph.training.work import Material, StageWork
 from tests.small import metrics, project, rows, write_rows, write_spec
 
@@ -483,9 +484,14 @@ def test_tensorboard_holds_the_same_numbers(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     spec = project(tmp_path, batch=8, train="steps = 6; save_steps = 2 steps")
     out = tmp_path / "run"
-    training(spec, out, stop_after=3)
-    _, lines = training(spec, out, resume=True)
+    out.mkdir()
+    for options in ({"stop_after": 3}, {"resume": True}):
+        trackers = Trackers(["tensorboard"])
+        trackers.begin(RunFolder(out))
+        _, lines = training(spec, out, trackers=trackers, **options)
+        trackers.end(finished=False)
     board = accumulator.EventAccumulator(str(RunFolder(out).board)).Reload()
     losses = {event.step: event.value for event in board.Scalars("loss")}
+    assert len(board.Scalars("loss")) == len(losses), "a point is recorded once"
     assert losses == pytest.approx({line["step"]: line["loss"] for line in lines if "loss" in line}, rel=1e-6)
     assert [event.step for event in board.Scalars("dev/accuracy")] == [line["step"] for line in lines if "dev" in line]

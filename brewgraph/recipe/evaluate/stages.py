@@ -43,9 +43,9 @@ def _stage(e: Evaluator, scope: Scope, outer: Written, block: Written) -> Stage:
             length = _stage_length(e, statement, block)
         if length or "epochs" in block or "steps" in block:
             settings = {k: x for k, x in settings.items() if k not in ("epochs", "steps")}
-        if "baseline" in block:
+        for key in OF_THE_RUN & block.keys():
             help = "move it into the outer `train`: it applies to the whole run"
-            e.fault("B122", "`baseline` cannot be set per stage", block["baseline"][1], help=help)
+            e.fault("B122", f"`{key}` cannot be set per stage", block[key][1], help=help)
         settings |= {**block, **length}
     place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(e.source, 0, 0)
     freeze = settings["freeze"][0] if "freeze" in settings else ()
@@ -354,9 +354,15 @@ VALUES: Mapping[str, Callable[[Evaluator, str, t.Expression], object]] = {"freez
 """Settings that are not constants."""
 
 
+OF_THE_RUN = frozenset({"baseline", "trackers"})
+"""Settings that no stage can override."""
+
+
 def _setting(e: Evaluator, name: str, x: t.Expression) -> object:
     registry = Train.calls.get(name)
     if registry is None:
+        if isinstance(x, t.List) and _lists_words(name):
+            return tuple(_setting(e, name, item) for item in x.items)
         if isinstance(x, t.Name) and x.id not in e.current.known_names() and _takes_word(name):
             return x.id  # a bare word: precision = bf16
         if name == "metric_for_best_model" and isinstance(x, t.Attribute | t.Binary):
@@ -369,7 +375,13 @@ def _setting(e: Evaluator, name: str, x: t.Expression) -> object:
 def _takes_word(name: str) -> bool:
     """Whether a setting is a word, which may stand bare."""
     annotation = Train.model_fields[name].annotation
-    return get_origin(annotation) is Literal or annotation is str or str in get_args(annotation)
+    return get_origin(annotation) is Literal or annotation is str or str in get_args(annotation) or _lists_words(name)
+
+
+def _lists_words(name: str) -> bool:
+    """Whether a setting is a list of words of its own."""
+    parts = get_args(Train.model_fields[name].annotation)
+    return any(get_origin(part) is tuple and get_origin(get_args(part)[0]) is Literal for part in parts)
 
 
 def _constant(e: Evaluator, name: str, x: t.Expression) -> Evaluated:

@@ -64,7 +64,7 @@ def setting_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _each_once(value: Any) -> Any:
+def each_once(value: Any) -> Any:
     """A list of names: at least one, none twice."""
     if isinstance(value, tuple | list):
         counts = Counter(x if isinstance(x, str) else repr(x) for x in value)
@@ -74,7 +74,7 @@ def _each_once(value: Any) -> Any:
     return value
 
 
-EachOnce = BeforeValidator(_each_once)
+EachOnce = BeforeValidator(each_once)
 """For an argument that may be a list of names."""
 
 

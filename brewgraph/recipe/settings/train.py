@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from brewgraph.recipe.length import Length
-from brewgraph.recipe.settings.base import NumberFormat, Settings
+from brewgraph.recipe.settings.base import NumberFormat, Settings, each_once
 from brewgraph.recipe.settings.metric_names import greater_is_better
 
 COMPILED = "compiled layers stay padded, and on a CPU take longer than others"
@@ -92,6 +92,17 @@ def _period(value: Any) -> Length:
 
 Stretch = Annotated[Length, BeforeValidator(_length)]
 Period = Annotated[Length, BeforeValidator(_period)]
+
+
+def _trackers(value: Any) -> Any:
+    """One tracker, or a list of them: each once; an empty list is none."""
+    value = (value,) if isinstance(value, str) else value
+    return each_once(value) if value else value
+
+
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
+"""The names of trackers: those of accelerate, and of the packages."""
 
 
 class _Warm(Settings):
@@ -173,6 +184,11 @@ class Train(Settings):
         default=True, description="write a checkpoint on Ctrl-C and SIGTERM, after the step; false: end at once"
     )
     logging_steps: PositiveInt = Field(default=20, description="optimizer steps between two lines of metrics.jsonl")
+    trackers: Annotated[tuple[Tracker, ...] | None, BeforeValidator(_trackers)] = Field(
+        default=None,
+        description="where metrics.jsonl is recorded too: [tensorboard, wandb, mlflow, trackio], or []; default: "
+        "tensorboard if it is installed",
+    )
     report: tuple[str, ...] = Field(
         default=(),
         description="further values to record at logging and evaluation, beside those of the loss; `gradient_shares`: "

@@ -45,6 +45,22 @@ train {
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
+        ("trackers = [tensorboard, wandb]", ("tensorboard", "wandb")),
+        ("trackers = mlflow", ("mlflow",)),
+        ('trackers = ["trackio"]', ("trackio",)),
+        ("trackers = []", ()),
+        ("trackers = none", None),
+        ("seed = 1", None),
+    ],
+)
+def test_trackers_are_words(setting: str, expected: object) -> None:
+    """One, several, none, or those that are installed."""
+    assert names(f"train {{ {setting} }}").train.trackers == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
         ("schedule = cosine", Cosine()),
         ("schedule = constant", Constant()),
         ("schedule = constant(warmup=100 steps)", Constant(warmup=Length(100, "step"))),
