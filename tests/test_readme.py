@@ -40,7 +40,7 @@ def test_its_commands_exist() -> None:
     assert {"run", "check", "plan", "graph", "fmt", "ops", "new"} <= verbs <= set(COMMANDS)
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"make ([a-z]+)`", README)) | set(re.findall(r"^\$ make ([a-z]+)", README, re.M))
-    assert targets == {"quickstart", "test"}
+    assert targets == {"quickstart", "test", "site"}
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
 
 
