@@ -15,19 +15,23 @@ from brewgraph.display.plots import Curves, Scatter
 from brewgraph.display.report import Report
 from brewgraph.inspect.graph_of import show
 from brewgraph.inspect.plan_of import plan_of
+from brewgraph.paths import is_file, parse_json
 from brewgraph.recipe.settings.metric_names import metric_words
 from brewgraph.running.changes import spec_of
+from brewgraph.running.damage import ANEW, refuse_damage
 from brewgraph.running.records import RunRecord
 from brewgraph.running.scores import ScoreRow, cells_of
 from brewgraph.training.folder import RunFolder, display_path
 
 
 def report_of(record: RunRecord) -> Report:
-    """The report of a run in any state: what it has is shown. Raises `UsageError` for a folder without its spec.
+    """The report of a run in any state but `damaged`: what it has is shown. Raises `UsageError` for a folder without
+    its spec, `RunError` for a damaged one.
 
     Where the models of the spec can no longer be reached, plan and graph are left out, and a note says so.
     """
     folder, resolved = record.folder, record.folder.resolved or {}
+    refuse_damage(folder, ANEW)
     try:
         source, params = spec_of(folder, f"{record.spec}.brew")
     except (OSError, KeyError, ValueError) as error:
@@ -108,9 +112,10 @@ def _curves(folder: RunFolder, of: str = "") -> Iterator[Curves]:
 
 def _log(folder: RunFolder) -> Iterator[Mapping[str, Any]]:
     """The lines of metrics.jsonl; one that a crash cut short is left out."""
+    path = folder.path / "metrics.jsonl"
     with suppress(OSError):
-        for text in (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        for text in path.read_bytes().splitlines() if is_file(path) else ():
             with suppress(ValueError):
-                line = json.loads(text)
+                line = parse_json(text)
                 if isinstance(line, dict) and isinstance(line.get("step"), int):
                     yield line
