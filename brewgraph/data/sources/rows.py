@@ -528,7 +528,7 @@ def _decoded_size(path: Path, content: parquet.FileMetaData, most: int) -> int:
     total = 0
     for group in range(content.num_row_groups):
         for column in map(content.row_group(group).column, range(content.num_columns)):
-            total += column.num_values * _WIDTHS.get(column.physical_type, 1) + column.total_uncompressed_size
+            total += int(column.num_values * _WIDTHS.get(column.physical_type, 1) + column.total_uncompressed_size)
             if total > most:
                 return total
             if column.has_dictionary_page and column.num_values * column.total_uncompressed_size > most:
