@@ -32,7 +32,8 @@ def command(
     runs: Home = None,
     name: Annotated[list[str] | None, typer.Option(help="Only names such as `mnli-*`. Repeatable.")] = None,
     state: Annotated[
-        Literal["finished", "running", "interrupted", "failed"] | None, typer.Option(help="Only runs in this state.")
+        Literal["finished", "running", "interrupted", "failed", "damaged"] | None,
+        typer.Option(help="Only runs in this state."),
     ] = None,
     set: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Only runs with this param. Repeatable.")
@@ -102,9 +103,9 @@ def lines(listed: Sequence[RunRecord]) -> Iterator[str]:
         total += f"; unfinished {len(unfinished):,}, {megabytes(sum(x.size for x in unfinished))}"
         total += ", which `brewgraph runs remove --unfinished` removes"
     yield total
-    for x in unfinished:
+    for x in listed:
         if x.error:
-            yield f"{x.name} failed: {x.error}"
+            yield f"{x.name} {'failed' if x.state == 'failed' else 'is damaged'}: {x.error}"
 
 
 def as_json(x: RunRecord) -> dict[str, Any]:

@@ -17,13 +17,12 @@ from brewgraph.diagnostics import BrewError, UsageError
 from brewgraph.display.lines import number
 from brewgraph.display.plots import COLOURS, Cloud, Curves, Grid, Plot, Scatter
 from brewgraph.display.report import Comparison, Report
-from brewgraph.inspect.graph_of import show
-from brewgraph.inspect.plan_of import plan_of
-from brewgraph.paths import write_file
+from brewgraph.paths import is_file, parse_json, write_file
 from brewgraph.recipe.label_types import CLASS
 from brewgraph.recipe.settings.metric_names import metric_words
 from brewgraph.running.agreement import Agreement, read_agreements
 from brewgraph.running.changes import spec_of
+from brewgraph.running.damage import ANEW, refuse_damage
 from brewgraph.running.records import RunRecord, read_record
 from brewgraph.running.scores import ScoreRow, cells_of
 from brewgraph.training.folder import RunFolder, display_path
@@ -35,14 +34,17 @@ _GRADIENTS = 60
 
 
 def report_of(record: RunRecord, missing: Sequence[str] = ()) -> Report:
-    """The report of a run in any state: what it has is shown. Raises `UsageError` for a folder without its spec.
-    `missing` are notes on what could not be measured.
+    """The report of a run in any state but `damaged`: what it has is shown. Raises `UsageError` for a folder without
+    its spec, `RunError` for a damaged one. `missing` are notes on what could not be measured.
 
     Where the models of the spec can no longer be reached, plan and graph are left out, and a note says so.
     """
     # which load torch: a sweep in processes of its own does not
+    from brewgraph.inspect.graph_of import show
+    from brewgraph.inspect.plan_of import plan_of
 
     folder, resolved = record.folder, record.folder.resolved or {}
+    refuse_damage(folder, ANEW)
     try:
         source, params = spec_of(folder, f"{record.spec}.brew")
     except (OSError, KeyError, ValueError) as error:
@@ -187,9 +189,10 @@ def _means(line: Sequence[tuple[int, float]], size: int) -> list[tuple[float, fl
 
 def _log(folder: RunFolder) -> Iterator[Mapping[str, Any]]:
     """The lines of metrics.jsonl; one that a crash cut short is left out."""
+    path = folder.path / "metrics.jsonl"
     with suppress(OSError):
-        for text in (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        for text in path.read_bytes().splitlines() if is_file(path) else ():
             with suppress(ValueError):
-                line = json.loads(text)
+                line = parse_json(text)
                 if isinstance(line, dict) and isinstance(line.get("step"), int):
                     yield line

@@ -13,9 +13,11 @@ from brewgraph.checking.check import Checked, check, check_names
 from brewgraph.diagnostics import BrewError, UsageError
 from brewgraph.display.diff import SIGNS, Side, compare
 from brewgraph.graph.identity import QUIET
+from brewgraph.paths import is_file
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.settings.train import Train
+from brewgraph.running.damage import ANEW, refuse_damage
 from brewgraph.source import Source
 from brewgraph.training.folder import RunFolder, display_path
 
@@ -69,11 +71,12 @@ def changes_since(folder: RunFolder, checked: Checked, prints: Mapping[str, str]
 def changes_between(one: RunFolder, other: RunFolder) -> Iterator[str]:
     """What differs between two runs: their specs in meaning, else in params; data and models by content; circumstances.
 
-    Raises `UsageError` for a folder whose spec can no longer be read.
+    Raises `UsageError` for a folder whose spec can no longer be read, `RunError` for one whose other files cannot.
     """
     recipes: list[Recipe] = []
     sides: list[Side] = []
     for folder in (one, other):
+        refuse_damage(folder, ANEW)
         try:
             source, params = spec_of(folder, "spec.brew")
             recipes.append(check_names(source, params))
@@ -105,7 +108,9 @@ def spec_of(folder: RunFolder, name: str) -> tuple[Source, Mapping[str, Any]]:
     `KeyError` or `ValueError` for a folder without one.
     """
     resolved = folder.resolved or {}
-    text = (folder.path / "spec.brew").read_text(encoding="utf-8")
+    if not is_file(path := folder.path / "spec.brew"):
+        raise FileNotFoundError(path)
+    text = path.read_text(encoding="utf-8")
     params: Mapping[str, Any] = resolved["params"]
     return Source(text, str(Path(resolved["folder"]) / name)), params
 

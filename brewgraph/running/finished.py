@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brewgraph.checking.check import check_names
-from brewgraph.diagnostics import UsageError, listing, suggest
+from brewgraph.diagnostics import RunError, SpecError, UsageError, listing, suggest
+from brewgraph.paths import is_file
 from brewgraph.recipe.label_types import NONE, LabelType
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import DataDeclaration
+from brewgraph.running.damage import ANEW, refuse_damage
 from brewgraph.source import Source
-from brewgraph.training.folder import RunFolder, named_run, runs_folder
+from brewgraph.training.folder import RunFolder, display_path, named_run, runs_folder
 
 SPLITS = ("train", "dev", "test")
 """The splits of a data set that `--data` can name."""
@@ -67,34 +69,42 @@ class FinishedRun:
 
 
 def open_run(target: str | Path) -> FinishedRun:
-    """The run that `named_run` finds, or its baseline, with the same tasks. Raises `UsageError` if not finished."""
+    """The run that `named_run` finds, or its baseline, with the same tasks.
+
+    Raises `UsageError` if not finished, `RunError` where its files cannot be read.
+    """
     folder = named_run(target)
     path, spec, resolved = folder.path, folder.whole.path / "spec.brew", folder.whole.resolved
     if not path.is_dir():
         raise UsageError(f"there is no folder `{path}`{_nearby(path)}")
-    if resolved is None or not spec.is_file():
+    refuse_damage(folder.whole, ANEW)
+    if resolved is None or not is_file(spec):
         raise UsageError(f"`{path}` holds no run{_nearby(path / 'x')}: name the folder that `brewgraph run` made")
     if folder.finished is None or not folder.student.is_dir():
         raise UsageError(f"the run in `{path}` is not finished: repeat its `brewgraph run` command to resume it")
     if {"folder", "params", "tasks"} - resolved.keys():
         raise UsageError(f"`{path}` was made by another version of brewgraph: run it again with --force")
-    source = Source(spec.read_text(encoding="utf-8"), str(Path(resolved["folder"]) / spec.name))
-    recipe = check_names(source, resolved["params"])
-    tasks = {
-        name: FinishedTask(
-            name,
-            recipe.data[task["data"]],
-            tuple(task["classes"]),
-            task["head"],
-            folder.student,
-            recipe.student.name,
-            source.folder,
-            recipe.data[task["data"]].source.label_type,
-            task.get("null_threshold"),
-            task.get("marks"),
-        )
-        for name, task in resolved["tasks"].items()
-    }
+    try:
+        source = Source(spec.read_text(encoding="utf-8"), str(Path(resolved["folder"]) / spec.name))
+        recipe = check_names(source, resolved["params"])
+        tasks = {
+            name: FinishedTask(
+                name,
+                recipe.data[task["data"]],
+                tuple(task["classes"]),
+                task["head"],
+                folder.student,
+                recipe.student.name,
+                source.folder,
+                recipe.data[task["data"]].source.label_type,
+                task.get("null_threshold"),
+                task.get("marks"),
+            )
+            for name, task in resolved["tasks"].items()
+        }
+    except (SpecError, UnicodeDecodeError, KeyError) as error:
+        why = error.diagnostics[0].message if isinstance(error, SpecError) else "it is not the spec of the run"
+        raise RunError(f"{display_path(spec)} cannot be read: {why}; restore it, or begin anew {ANEW}") from error
     return FinishedRun(folder, recipe, tasks)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -12,18 +13,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brewgraph.diagnostics import RunError, UsageError
+from brewgraph.running.damage import damage, rows_of
 from brewgraph.running.scores import ScoreRow
 from brewgraph.training.folder import RunFolder, display_path, folder_size, named_run
 from brewgraph.training.lock import is_owned, locked
 
-State = Literal["finished", "running", "interrupted", "failed"]
-"""`failed` is a run that an error ended, `interrupted` one that ended without a word or by a signal."""
+State = Literal["finished", "running", "interrupted", "failed", "damaged"]
+"""`failed` is a run that an error ended, `interrupted` one that ended without a word or by a signal, and of a `damaged`
+one the files cannot be read.
+"""
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """A run as its folder tells it. `when` is the time of its last line or end, in seconds since 1970; `step` the last
-    step that an unfinished run has logged; `error` what ended a failed one.
+    step that an unfinished run has logged; `error` what ended a failed one, or what is wrong with a damaged one.
     """
 
     folder: RunFolder
@@ -59,11 +63,15 @@ class RunRecord:
 def read_record(folder: RunFolder) -> RunRecord | None:
     """The run in a folder; None if none has begun there."""
     resolved, finished, failure = folder.resolved, folder.finished, folder.failure
-    if resolved is None:
+    wrong = damage(folder)
+    if resolved is None and not wrong:
         return None
+    known = resolved if resolved is not None and not wrong else {}
     state: State = "interrupted" if failure is None else "failed"
     if is_owned(folder.path):
         state = "running"
+    elif wrong:
+        state = "damaged"
     elif finished is not None:
         state = "finished"
     times = []
@@ -73,12 +81,12 @@ def read_record(folder: RunFolder) -> RunRecord | None:
     return RunRecord(
         folder=folder,
         state=state,
-        hash=str(resolved.get("hash", "")),
-        params=resolved.get("params", {}),
-        table=tuple(ScoreRow(**row) for row in (finished or {}).get("table", ())),
+        hash=str(known.get("hash", "")),
+        params=known.get("params", {}),
+        table=rows_of(finished or {}) if not wrong else (),
         when=max(times, default=0.0),
         step=None if state == "finished" else folder.last_step,
-        error=failure if failure is not None and state == "failed" else "",
+        error={"failed": failure or "", "damaged": wrong}.get(state, ""),
         tags=folder.tags,
     )
 
@@ -111,7 +119,7 @@ def records(home: Path, wanted: Filter = Filter()) -> tuple[RunRecord, ...]:
     if not home.is_dir():
         where = display_path(home)
         raise UsageError(f"there is no folder `{where}`: runs are in `runs/` beside each spec; name it with --runs")
-    every = (read_record(RunFolder(path.parent)) for path in home.glob("*/resolved.json"))
+    every = (read_record(RunFolder(path)) for path in home.iterdir() if os.path.lexists(path / "resolved.json"))
     return tuple(sorted(filter(wanted.fits, filter(None, every)), key=lambda record: record.when, reverse=True))
 
 

@@ -21,6 +21,7 @@ from brewgraph.diagnostics import BrewError, RunError, UsageError
 from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info
 from brewgraph.running.changes import changes_of_circumstances, changes_of_habits, changes_since, circumstances
+from brewgraph.running.damage import refuse_damage, rows_of
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.run_faults import explained
 from brewgraph.running.run_identity import Identity, folder_of_teacher, identify
@@ -379,9 +380,14 @@ def scratch_folder() -> Iterator[Path]:
 def _finished(
     folder: RunFolder, builder: SpecBuilder, identity: Identity, options: Options
 ) -> tuple[ScoreRow, ...] | None:
-    """The table of a finished run of the same hash. Raises `UsageError` for a folder with anything else in it."""
+    """The table of a finished run of the same hash.
+
+    Raises `UsageError` for a folder with anything else in it, `RunError` where its files cannot be read.
+    """
     if options.force:
         return None
+    anew = "with --force" if len(builder.checked.parents) == 1 else f"by deleting {display_path(folder.path)}"
+    refuse_damage(folder, anew)
     resolved, finished = folder.resolved, folder.finished
     what = ""
     if resolved is not None and resolved.get("hash") != identity.hash:
@@ -395,7 +401,7 @@ def _finished(
     with_baseline = builder.recipe.has_baseline and not options.without_teacher
     if finished is None or (with_baseline and folder.baseline.finished is None):
         return None
-    return tuple(ScoreRow(**row) for row in finished["table"])
+    return rows_of(finished)
 
 
 def _trackers(checked: Checked, resolved: Mapping[str, Any], reporter: Reporter) -> Trackers:

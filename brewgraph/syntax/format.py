@@ -81,6 +81,12 @@ def format_source(source: Source) -> str:
     return "".join(row.code.rstrip() + "\n" for row in rows)
 
 
+def on_one_line(text: str) -> str:
+    """An expression in the canonical spacing, on one line and without comments: equal tokens give equal texts."""
+    pieces, _ = lexemes(text)
+    return _spaced([token for token in with_roles(pieces) if token.role not in ("comment", "newline")])
+
+
 # ── from lexemes to rows ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

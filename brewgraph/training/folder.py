@@ -35,7 +35,7 @@ from typing import Any
 from xxhash import xxh3_128
 
 from brewgraph.diagnostics import BrewError, RunError
-from brewgraph.paths import parse_json, read_json
+from brewgraph.paths import is_file, parse_json, read_json
 
 _BASELINE = "alone"
 _FAILED = "failed.json"
@@ -114,15 +114,20 @@ class RunFolder:
     @property
     def last_step(self) -> int | None:
         """The step of the last line in metrics.jsonl; None without any."""
-        with suppress(OSError, ValueError, KeyError, TypeError), open(self.path / "metrics.jsonl", "rb") as file:
+        path = self.path / "metrics.jsonl"
+        if not is_file(path):
+            return None
+        with suppress(OSError, ValueError, LookupError, TypeError, OverflowError), open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LINES))
-            return int(json.loads(file.read().splitlines()[-1])["step"])
+            content: Any = parse_json(file.read().splitlines()[-1])
+            return int(content["step"])
         return None
 
     @property
     def tags(self) -> tuple[str, ...]:
         """What the user calls the run, in order."""
-        return tuple((read_object(self.path / _TAGS) or {}).get("tags", ()))
+        tags = (read_object(self.path / _TAGS) or {}).get("tags")
+        return tuple(map(str, tags)) if isinstance(tags, list) else ()
 
     def set_tags(self, tags: Collection[str]) -> None:
         self.write_json(_TAGS, {"tags": sorted(tags)})
@@ -162,18 +167,14 @@ class RunFolder:
 
     def clear(self, run_hash: str) -> None:
         """Remove what an earlier run left, for the run of this hash. If that is broken off, the run is not `begun`."""
-        self.write_json("resolved.json", {"hash": run_hash, "clearing": True})
-        for name in (
-            "finished.json",
-            "agreement.json",
-            "metrics.jsonl",
-            "spec.brew",
-            "projections.safetensors",
-            TRACKED,
-        ):
-            (self.path / name).unlink(missing_ok=True)
-        for path in (self.checkpoints, self.student, self.board, self.path / "wandb", self.baseline.path):
-            shutil.rmtree(path, ignore_errors=True)
+        if (path := self.path / "resolved.json").is_dir():
+            remove(path)
+        self.write_json(path.name, {"hash": run_hash, "clearing": True})
+        names = "finished.json", "agreement.json", "metrics.jsonl", "spec.brew", "projections.safetensors", TRACKED
+        for name in (*names, "wandb"):
+            remove(self.path / name)
+        for path in (self.checkpoints, self.student, self.board, self.baseline.path):
+            remove(path)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         write_text(self.path / name, json_text(content, indent=1) + "\n")
@@ -188,7 +189,8 @@ class RunFolder:
         `unevaluated` step also the lines of its evaluation. The lines that are dropped.
         """
         path = self.path / "metrics.jsonl"
-        if not path.exists():
+        if not is_file(path):
+            remove(path)
             return []
         kept, dropped = [], []
         for line in path.read_bytes().split(b"\n"):
@@ -245,6 +247,14 @@ class RunFolder:
                 shutil.rmtree(path)
         for path in self.checkpoints.glob(".*.part"):
             shutil.rmtree(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with what it holds; nothing is done where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,13 +18,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import torch
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
-from torch.distributed._composable.contract import REGISTRY_KEY, STATE_KEY
-from torch.distributed._composable_state import _module_state_mapping
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -36,6 +35,8 @@ from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
 
+_TORCH = "2.13"
+"""The version of torch by which sharded modules are made plain here."""
 _REFUSED = {
     "FSDP_OFFLOAD_PARAMS": ("fsdp_offload_params", "false; shards stay on the GPU"),
     "FSDP_ACTIVATION_CHECKPOINTING": (
@@ -98,13 +99,38 @@ def _mesh(device: str, world: int) -> DeviceMesh:
 
 
 class _Part:
-    """A module with `fully_shard` applied. `take_off` makes it plain again, `put_on` undoes that."""
+    """A module with `fully_shard` applied. `take_off` makes it plain again, `put_on` undoes that.
+
+    PyTorch has no public names for this. Those inside of it are looked up here, all of them before any is used;
+    `RunError` for a torch that has others.
+    """
 
     def __init__(self, module: nn.Module):
         self.module, self.sharded_class = module, type(module)
-        self.state: Any = module._get_fsdp_state()  # type: ignore[operator]
-        self.before, self.after = self.state._pre_forward_hook_handle.id, self.state._post_forward_hook_handle.id
         self._kept: dict[str, Any] = {}
+        try:
+            contract = import_module("torch.distributed._composable.contract")
+            self._keys = contract.STATE_KEY, contract.REGISTRY_KEY
+            self._states = import_module("torch.distributed._composable_state")._module_state_mapping
+            self.state: Any = module._get_fsdp_state()  # type: ignore[operator]
+            self.before, self.after = self.state._pre_forward_hook_handle.id, self.state._post_forward_hook_handle.id
+            self._hooks = self.state._pre_forward, self.state._post_forward
+            self._handles()
+        except (ImportError, AttributeError) as error:
+            raise RunError(
+                f"cannot shard over ranks with torch {torch.__version__}: {error}; "
+                f"install torch {_TORCH}, or launch without `fsdp_config`"
+            ) from error
+
+    def _handles(self) -> list[Any]:
+        """The handles of the hooks by which a sharded module is saved and loaded."""
+        if (group := self.state._fsdp_param_group) is None:
+            return []
+        return [
+            *(parameter._post_load_hook_handle for parameter in group.fsdp_params),
+            *group._module_to_pre_save_state_dict_hook_handle.values(),
+            *group._module_to_pre_load_state_dict_hook_handle.values(),
+        ]
 
     def take_off(self) -> None:
         module = self.module
@@ -112,25 +138,20 @@ class _Part:
         module._forward_pre_hooks.pop(self.before)
         module._forward_pre_hooks_with_kwargs.pop(self.before)
         module._forward_hooks.pop(self.after)
-        self._kept = {key: vars(module).pop(key) for key in (STATE_KEY, REGISTRY_KEY)}
-        del _module_state_mapping[module]
-        if (group := self.state._fsdp_param_group) is None:
-            return
-        handles = [parameter._post_load_hook_handle for parameter in group.fsdp_params]
-        handles += group._module_to_pre_save_state_dict_hook_handle.values()
-        handles += group._module_to_pre_load_state_dict_hook_handle.values()
-        for handle in handles:  # only plain modules are saved and loaded
+        self._kept = {key: vars(module).pop(key) for key in self._keys}
+        del self._states[module]
+        for handle in self._handles():  # only plain modules are saved and loaded
             handle.remove()
 
     def put_on(self) -> None:
         module = self.module
         module.__class__ = self.sharded_class
-        module._forward_pre_hooks[self.before] = self.state._pre_forward
+        module._forward_pre_hooks[self.before] = self._hooks[0]
         module._forward_pre_hooks_with_kwargs[self.before] = True
         module._forward_pre_hooks.move_to_end(self.before, last=False)  # type: ignore[attr-defined]
-        module._forward_hooks[self.after] = self.state._post_forward
+        module._forward_hooks[self.after] = self._hooks[1]
         vars(module).update(self._kept)
-        _module_state_mapping[module] = weakref.ref(self.state)
+        self._states[module] = weakref.ref(self.state)
 
 
 class ShardedModule:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import lmdb
+import pyarrow
+from pyarrow import parquet
 
 Change = Callable[[Path], None]
 """Something done to the folder of a spec."""
@@ -85,6 +90,17 @@ def _same_weights(folder: Path) -> None:
     shutil.copy(folder / "before" / "bert" / "model.safetensors", folder / "bert")
 
 
+def _cut_resolved(folder: Path) -> None:
+    (path,) = folder.glob("runs/*/resolved.json")
+    shutil.copy(path, folder / "before")
+    os.truncate(path, 40)
+
+
+def _whole_resolved(folder: Path) -> None:
+    (path,) = folder.glob("runs/*/resolved.json")
+    shutil.copy(folder / "before" / "resolved.json", path)
+
+
 def _writable(folder: Path) -> None:
     for path in folder.glob("runs/*"):
         path.chmod(0o755)
@@ -94,6 +110,101 @@ def _no_blockade(folder: Path) -> None:
     for path in folder.glob("runs/*/checkpoints"):
         path.unlink()
 
+
+@dataclass(frozen=True)
+class DataFault:
+    """A file of data that nobody should have to read: `write` puts it into the place `name`, and a check says `said` in
+    a diagnostic. Root, who may read everything, gives that up before.
+    """
+
+    what: str
+    name: str
+    said: str
+    write: Change
+
+    def __str__(self) -> str:
+        return self.what
+
+
+def _rows(more: bytes, *, csv: bool = False) -> Change:
+    """Writes eight sound rows, then what is at fault."""
+    pairs = [(f"a tale {i}", ("bad", "good", "fair")[i % 3]) for i in range(8)]
+    lines = [f"{text},{label}" if csv else json.dumps({"text": text, "label": label}) for text, label in pairs]
+    sound = "\n".join([*(["text,label"] if csv else []), *lines, ""]).encode()
+    return lambda path: Path.write_bytes(path, sound + more) and None
+
+
+def _row(text: str, label: str = '"good"') -> Change:
+    return _rows(f'{{"text": {text}, "label": {label}}}\n'.encode())
+
+
+def _unreadable(path: Path) -> None:
+    _row('"x"')(path)
+    path.chmod(0)
+
+
+def _endless_line(path: Path) -> None:
+    """500 MB of one row, as a hole in the file."""
+    with path.open("wb") as file:
+        file.write(b'{"text": "')
+        file.truncate(500_000_000)
+    with path.open("r+b") as file:
+        for place in range(10, 80_000_000, 1 << 20):
+            file.seek(place)
+            file.write(b" " * (1 << 20))
+
+
+def _cut_parquet(path: Path) -> None:
+    parquet.write_table(pyarrow.table({"text": ["a", "b"] * 500, "label": ["bad", "good"] * 500}), path)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _one_text_often(path: Path) -> None:
+    """A text of a megabyte that 10,000 rows share: 10 GB from a few kB."""
+    numbers = pyarrow.array([0] * 10_000, pyarrow.int32())
+    text = pyarrow.DictionaryArray.from_arrays(numbers, pyarrow.array(["tale " * 200_000]))
+    table = pyarrow.table({"text": text, "label": ["good"] * 10_000})
+    parquet.write_table(table, path, compression="zstd", store_schema=False)
+
+
+def _large_class(path: Path) -> None:
+    path.write_text('{"text": "a", "label": 0}\n{"text": "b", "label": 1' + "0" * 30 + "}\n")
+
+
+def _packed_blanks(path: Path) -> None:
+    with gzip.open(path, "wb") as file:
+        for _ in range(200):
+            file.write(b" " * 10**6)
+
+
+DATA_FAULTS = [
+    DataFault("a pipe", "train.jsonl", "`train.jsonl` is no plain file, but a pipe or a device", os.mkfifo),
+    DataFault("a folder", "train.jsonl", "there is no file `train.jsonl`", Path.mkdir),
+    DataFault("a link to nowhere", "train.jsonl", "`train.jsonl` is a link to", lambda path: path.symlink_to("gone")),
+    DataFault("a link to itself", "train.jsonl", "too many levels of symbolic links", lambda path: path.symlink_to(path.name)),
+    DataFault("a file that this user may not read", "train.jsonl", "`train.jsonl` cannot be read: permission denied", _unreadable),
+    DataFault("values inside each other 100,000 times", "train.jsonl", "line 9 of `train.jsonl` has values nested in more than 500 lists", _row("[" * 10**5 + "]" * 10**5)),
+    DataFault("a line of 500 MB", "train.jsonl", "line 1 of `train.jsonl` is longer than 64 MiB", _endless_line),
+    DataFault("20,000 columns", "train.jsonl", "`train.jsonl` has more than 10,000 columns", _rows(json.dumps({f"c{n}": 1 for n in range(20_000)}).encode())),
+    DataFault("a null byte in JSON", "train.jsonl", "line 9: Invalid control character", _row('"a\0b"')),
+    DataFault("a null byte in csv", "train.csv", "line 10 of `train.csv` has a null byte", _rows(b"a\0b,good\n", csv=True)),
+    DataFault("another encoding", "train.jsonl", "line 9 of `train.jsonl` is not UTF-8: byte 12 is 0xE9", _rows(b'{"text": "a\xe9", "label": "good"}\n')),
+    DataFault("half of a surrogate pair", "train.jsonl", "line 9: the text has half of a surrogate pair", _row('"\\ud800"')),
+    DataFault("a key that occurs twice", "train.jsonl", "line 9: the key `text` occurs twice", _row('"a", "text": "b"')),
+    DataFault("a line that is no object", "train.jsonl", "line 9 is no object", _rows(b"[1, 2]\n")),
+    DataFault("a quote that is never closed", "train.csv", "has a quote in row 9 that is never closed", _rows(b'"a,good\n' + b"b,good\n" * 20_000, csv=True)),
+    DataFault("a column that occurs twice", "train.csv", "`train.csv` has two columns `text`", lambda path: path.write_text("text,label,text\na,good,b\n") and None),
+    DataFault("a text of 20 MB", "train.csv", "`text` in row 9 of `train.csv` is longer than 16,777,216 characters", _rows(b"tale " * 4_000_000 + b",good\n", csv=True)),
+    DataFault("a label of 5 MB", "train.jsonl", "the label in row 9 of `train.jsonl` is a text of 5,000,000 characters", _row('"a"', f'"{"g" * 5_000_000}"')),
+    DataFault("texts and numbers in one column", "train.jsonl", "`text` in row 9 of `train.jsonl` is no text: 3", _row("3")),
+    DataFault("an integer beyond 64 bits as a class", "train.jsonl", "the label in row 2 of `train.jsonl` is 1000000000000000", _large_class),
+    DataFault("a number beyond floats", "train.jsonl", "line 9: the number 1e400 is too large", _row("1e400")),
+    DataFault("a parquet file that is cut short", "train.parquet", "cannot be read as parquet", _cut_parquet),
+    DataFault("a parquet file of one long text in many rows", "train.parquet", "`train.parquet` unpacks to more than 1,024 MiB", _one_text_often),
+    DataFault("no gzip file after all", "train.jsonl.gz", "`train.jsonl.gz` cannot be unpacked: Not a gzipped file", _row('"a"')),
+    DataFault("blanks without end in a gzip file", "train.jsonl.gz", "unpacks to more than 200 times its size", _packed_blanks),
+]  # fmt: skip
+"""Files that a check must refuse in one diagnostic, soon and with little memory."""
 
 CHECKPOINTS = "everything up to the last checkpoint"
 TERMS = "`soft`, `hard`, `hidden[0]`, `hidden[1]`, `gram[0]`, `gram[1]`"
@@ -168,6 +279,11 @@ FAULTS = [
     RunFault(
         "all checkpoints are damaged", "does not match; training starts anew", "metrics and the spec", exit=0, resumes=0,
         between=_flip_checkpoints(2, 4),
+    ),
+    RunFault(
+        "the facts of an interrupted run are damaged",
+        "resolved.json cannot be read: restore it, or begin anew with --force, which removes what the run has made",
+        "everything: with the file as it was the run resumes", between=_cut_resolved, mend=_whole_resolved,
     ),
     RunFault(
         "a kept value is damaged", "the cache in kept cannot be used: a value in it is damaged", CHECKPOINTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import resource
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from tests.conftest import REPOSITORY
 from tests.faults_at_run.page import PAGE, lines
-from tests.faults_at_run.table import FAULTS, RunFault
+from tests.faults_at_run.table import DATA_FAULTS, FAULTS, DataFault, RunFault
 from tests.small import LABELS, WORDS, project, save, write_rows, write_spec
 
 
@@ -104,6 +105,37 @@ def test_a_fault_is_one_line_and_loses_nothing(fault: RunFault, tmp_path: Path, 
     finished_before = "is already finished" in again.stderr
     assert resumed(ended if finished_before else again) == fault.resumes
     assert equal(student(folder), undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", DATA_FAULTS, ids=str)
+def test_a_hostile_file_of_data_is_one_diagnostic(fault: DataFault, tmp_path: Path) -> None:
+    """Soon, with little memory, by a user who may read what its mode says."""
+    save(tmp_path / "tiny", layers=1)
+    fault.write(tmp_path / fault.name)
+    (tmp_path / "spec.brew").write_text(
+        f'student tiny = hf("tiny")\ndata d = files(train="{fault.name}")\nloss = ce(d.labels -> tiny.logits)\n'
+    )
+
+    def limit() -> None:
+        for capability in (1, 2):  # DAC_OVERRIDE and DAC_READ_SEARCH: root reads what its mode forbids
+            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+        resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "brewgraph", "check", "spec.brew"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "BREWGRAPH_FACTS": "off"},
+        preexec_fn=limit,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert fault.said in " ".join(ended.stdout.split())
+    assert ended.stdout.count("error[") == 1
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from tests.faults.world import HEAD, LOSS
 from tests.fuzz.judge import judge
 from tests.fuzz.specs import STRATEGIES
 
@@ -42,6 +43,8 @@ FINDS = [
     'y = a(b +  #\n"a\tb"    #\n+ c)\n',
     "x = {a:\n- -\nb}\n",
     "sample {\n- -  # c\na: 1}\n",
+    f'{HEAD}train {{ freeze = [tiny @"embeddings"] }}\n{LOSS}',
+    f"{HEAD}train {{ report = [2*\n  # twice\nmse(big.logits->tiny.logits)] }}\n{LOSS}",
 ]
 """Texts that once gave another error than a diagnostic, or a layout that was not stable."""
 

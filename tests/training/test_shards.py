@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from accelerate import PartialState
 from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForMaskedLM
 
@@ -28,6 +30,7 @@ from brewgraph.recipe.settings.train import Train
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.runtime.distiller import Distiller
+from brewgraph.training import shards as sharded
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import train
 from brewgraph.training.processes import this_process, without_effect
@@ -126,6 +129,29 @@ def network() -> nn.Sequential:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
     model[2].weight = model[0].weight
     return model
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        ("torch.distributed._composable.contract", "STATE_KEY"),
+        ("torch.distributed._composable_state", "_module_state_mapping"),
+        ("torch.distributed.fsdp:FSDPModule", "_get_fsdp_state"),
+        ("torch.distributed.fsdp._fully_shard._fsdp_state:FSDPState", "_post_forward"),
+    ],
+)
+def test_another_torch_is_refused(owner: str, name: str, mesh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without a name that is used inside of it: one line names it, before anything is made plain."""
+    module = network()
+    fully_shard(module, mesh=mesh)
+    path, _, class_name = owner.partition(":")
+    place = import_module(path)
+    monkeypatch.delattr(getattr(place, class_name) if class_name else place, name)
+    message = (
+        f"cannot shard over ranks with torch {torch.__version__}: .*'{name}'; install torch 2.13, or launch without"
+    )
+    with pytest.raises(RunError, match=re.escape(message).replace(re.escape(".*"), ".*")):
+        sharded._Part(module)
 
 
 def test_a_sharded_module_steps_as_a_plain_one_and_becomes_plain_again(mesh: Any) -> None:

@@ -11,9 +11,18 @@ from pathlib import Path
 
 import datasets
 
-from brewgraph.data.sources.labels import Classes, add_columns, put_in_order, unknown_class
+from brewgraph.data.sources.labels import LONGEST_NAME, Classes, add_columns, put_in_order, unknown_class
 from brewgraph.data.sources.reader import Contents, read
-from brewgraph.data.sources.rows import Split, check_form, named_splits, no_rows, plain_suffix, read_each, read_text
+from brewgraph.data.sources.rows import (
+    LONGEST_TEXT,
+    Split,
+    check_form,
+    named_splits,
+    no_rows,
+    plain_suffix,
+    read_each,
+    read_text,
+)
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.settings.data_sources import Conll
 from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme
@@ -190,6 +199,12 @@ def _sentences(columns: _Columns, name: str, field: str) -> Iterator[Sentence]:
             rows.append((number, [parts[column] for column in columns.named.values()]))
             if not all(rows[-1][1]):
                 raise _bad_line(name, field, number, "an empty word or tag", "fill it in, or remove the line")
+            if len(rows[-1][1][0]) > LONGEST_TEXT:
+                help = "look at the file: does it separate words by line breaks?"
+                raise _bad_line(name, field, number, f"a word of more than {LONGEST_TEXT:,} characters", help)
+            if columns.tags is not None and (length := len(rows[-1][1][-1])) > LONGEST_NAME:
+                help = "a tag has a short name: look at `tags` and `separator`"
+                raise _bad_line(name, field, number, f"a tag of {length:,} characters", help)
         if rows:
             numbers, cells = zip(*rows, strict=True)
             words, *tags = zip(*cells, strict=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import datasets
 from datasets.features.features import FeatureType
 
-from brewgraph.data.sources.rows import Split
+from brewgraph.data.sources.rows import Split, value_text
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.label_types import CLASSES, VALUE, LabelType
 from brewgraph.recipe.settings.data_sources import DataSource
@@ -25,6 +25,10 @@ _SHOWN = 12
 
 _MOST = 1_000_000
 """Classes that a column of numbers may make; more are no classes but identifiers."""
+_LARGEST = 3.4028234663852886e38
+"""The largest number of 32 bits, in which labels and weights are computed with."""
+LONGEST_NAME = 1_000
+"""Characters of the name of a class."""
 NO_LABELS = "; `label=none` where there are no labels"
 """What a spec can say of data without labels, added to the help on missing labels."""
 _NUMBERS = (
@@ -233,7 +237,7 @@ def _encode_single(split: Split, column: str, classes: Classes) -> list[int]:
             continue
         text = isinstance(value, str)
         if not classes.by_name if text else any(isinstance(_as_numbers([name])[0], str) for name in classes.names):
-            what = f"{value!r} where the training rows have {'numbers' if text else 'text'}"
+            what = f"{value_text(value)} where the training rows have {'numbers' if text else 'text'}"
             raise label_fault(split, row, what, "write the labels of all splits in the same way")
         raise unknown_class(f"the label in row {row} of {split.place}", value, classes.names)
     return [number for value in values if (number := places[value]) is not None]
@@ -291,7 +295,7 @@ def unknown_class(what: str, value: object, classes: Sequence[str], field: str =
     """The fault of a label that no training row has; `what` names its place."""
     guess = suggest(value, classes) if isinstance(value, str) else ""
     help = f"{guess} the classes are {listing(classes, _SHOWN)}".strip()
-    return SourceFault("B403", f"{what} is {value!r}, which no training row has", help=help, field=field)
+    return SourceFault("B403", f"{what} is {value_text(value)}, which no training row has", help=help, field=field)
 
 
 def label_fault(split: Split, row: int, what: str, help: str) -> SourceFault:
@@ -309,14 +313,18 @@ def read_numbers(split: Split, column: str, code: str, field: str | None, what: 
     """
     numbers = []
     for row, value in enumerate(split.rows[column][:], 1):
+        number = None
         try:
             if value is None or value == "" or (isinstance(value, str) and split.typed):
                 raise ValueError
             number = float(value)
-            if not math.isfinite(number):
+            if not abs(number) <= _LARGEST:
                 raise ValueError
-        except (TypeError, ValueError):
-            fault = "missing" if value is None or value == "" else f"{value!r}, and no finite number"
+        except (TypeError, ValueError, OverflowError):
+            fault = "missing" if value is None or value == "" else f"{value_text(value)}, and no finite number"
+            fault += (
+                f" of 32 bits (at most {_LARGEST:.1e})" if isinstance(number, float) and math.isfinite(number) else ""
+            )
             help = "write a number, or remove the row"
             if isinstance(value, list) and field == "label":
                 help = "a regression predicts one number for each row: name a column of single numbers"
@@ -336,7 +344,10 @@ def _present(split: Split, column: str) -> list[Label]:
             raise label_fault(split, row, "missing", f"fill it in or remove the row{NO_LABELS}")
         if not isinstance(value, str | int | float):
             several = '; of several at once: problem_type="multi_label"' if isinstance(value, list) else ""
-            raise label_fault(split, row, f"{value!r}", f"a label is a text or a whole number from 0 on{several}")
+            raise label_fault(split, row, value_text(value), f"a label is a text or a whole number from 0 on{several}")
+        if isinstance(value, str) and len(value) > LONGEST_NAME:
+            what, help = f"a text of {len(value):,} characters", "a class has a name: name another column with `label=`"
+            raise label_fault(split, row, what, help)
     return values
 
 
@@ -350,7 +361,7 @@ def _checked(split: Split, values: Sequence[Label], *, by_name: bool = False) ->
     numbers = []
     for row, value in enumerate(values, 1):
         if isinstance(value, str) != isinstance(values[0], str):
-            what = f"{value!r} where row 1 has {values[0]!r}"
+            what = f"{value_text(value)} where row 1 has {value_text(values[0])}"
             raise label_fault(split, row, what, "labels are all text or all numbers")
         if isinstance(value, str):
             continue
@@ -362,7 +373,7 @@ def _checked(split: Split, values: Sequence[Label], *, by_name: bool = False) ->
                 help += f"; or name the labels as they are written: classes=[{names}]"
             elif not all(map(_is_whole, finite)):
                 help = f'write problem_type="regression" where labels are quantities to predict; for classes, {help}'
-            raise label_fault(split, row, f"{value!r}", help)
+            raise label_fault(split, row, value_text(value), help)
         numbers.append(int(value) if isinstance(value, float) else value)
     return numbers or [str(value) for value in values]
 
@@ -409,12 +420,12 @@ def _lists(split: Split, column: str) -> list[list[Label]]:
     rows: list[list[Label]] = split.rows[column][:]
     for row, value in enumerate(rows, 1):
         if not isinstance(value, list):
-            what = "missing" if value is None else f"{value!r}, and no list"
+            what = "missing" if value is None else f"{value_text(value)}, and no list"
             help = "write a list of classes in json or jsonl, or name a column of 0 and 1 for each class: "
             raise label_fault(split, row, what, help + "`label=[first, second]`")
         kinds |= {type(x) for x in value}
         if not all(isinstance(x, str | int | float) for x in value) or len(kinds) > 1:
-            raise label_fault(split, row, f"{value!r}", f"a list holds names of classes; {_NUMBERS}")
+            raise label_fault(split, row, value_text(value), f"a list holds names of classes; {_NUMBERS}")
     return rows
 
 
@@ -456,7 +467,8 @@ def _column_of_marks(split: Split, column: str) -> list[float]:
     values = split.rows[column][:]
     for row, value in enumerate(values, 1):
         if value not in (0, 1, "0", "1", "0.0", "1.0"):
-            message = f"`{column}` in row {row} of {split.place} is {'missing' if value in (None, '') else repr(value)}"
+            what = "missing" if value in (None, "") else value_text(value)
+            message = f"`{column}` in row {row} of {split.place} is {what}"
             raise SourceFault("B403", message, help="a column of one class of several holds 0 or 1", field="label")
     return [float(value) for value in values]
 
@@ -533,7 +545,7 @@ def _read_column(split: Split, column: str) -> tuple[list[Any], FeatureType]:
     if values and isinstance(values[0], list):
         for row, value in enumerate(values, 1):
             if not isinstance(value, list) or not all(isinstance(x, int | float) for x in value):
-                what = "missing" if value is None else f"{value!r}"
+                what = "missing" if value is None else value_text(value)
                 help = "it is a list of numbers in every row, or a number in every row"
                 raise SourceFault("B404", f"`{column}` in row {row} of {split.place} is {what}", help=help)
         kinds = {type(x) for value in values for x in value}

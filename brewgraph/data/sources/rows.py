@@ -6,6 +6,7 @@ import codecs
 import glob
 import gzip
 import json
+import math
 import re
 import tempfile
 import zlib
@@ -21,11 +22,13 @@ from typing import IO, Any, TypeVar, cast
 import datasets
 import numpy
 import pandas
+import pyarrow
+import pyarrow.compute
 from pyarrow import parquet
 
 from brewgraph.data.sources.reader import Contents, DataFacts, facts, read, stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
-from brewgraph.paths import locate, nearby, no_path
+from brewgraph.paths import locate, nearby, no_path, shown
 from brewgraph.recipe.settings.data_sources import Conll, Files, Hub, Squad, Text
 from brewgraph.recipe.tag_schemes import OUTSIDE, find_scheme
 from brewgraph.source import EncodingError, decode
@@ -41,6 +44,15 @@ _BLOCK = 1 << 20
 """Bytes that are decoded together."""
 _UNPACKED, _RATIO = 1 << 27, 200
 """A file may unpack to so many bytes, or to so many times its size: text packs to a twentieth at best."""
+
+_LONGEST_LINE = 1 << 26
+"""Bytes of a line of JSON."""
+LONGEST_TEXT = 1 << 24
+"""Characters of a text: a tokenizer takes a hundred bytes and more for each word of it."""
+_COLUMNS, _FIRST = 10_000, 1 << 24
+"""A table may have so many columns; those of JSON are the keys in so many bytes at its beginning."""
+_DECODED = 1 << 30
+"""The values of a parquet file may take so many bytes, or `_RATIO` times its size: equal ones are stored once."""
 
 CUT_SHORT = "look at the file: one that was cut short, or has another format than its name says?"
 
@@ -108,11 +120,31 @@ def read_each(
     """
     splits = {}
     for field, name in named_splits(source).items():
-        path = locate(name, folder, field).resolve()
-        if not path.is_file():
-            raise SourceFault("B401", f"there is no file `{name}`", help=no_path(name) or nearby(path), field=field)
+        path = plain_file(name, locate(name, folder, field), field)
         splits[field] = read(name, path, field, stamp([path]))
     return splits
+
+
+def plain_file(name: str, place: Path, field: str) -> Path:
+    """The path of a file that this user may read, without links.
+
+    Raises `SourceFault`: B401 if there is none or anything else, B404 if it cannot be opened.
+    """
+    path = place.resolve()
+    if not path.is_file():
+        what, help = f"there is no file `{name}`", no_path(name)
+        if place.is_symlink() and not path.exists():
+            what, help = f"`{name}` is a link to `{path}`, which does not exist", "restore it, or name another file"
+        elif path.exists() and not path.is_dir():
+            what, help = f"`{name}` is no plain file, but a pipe or a device", "save what it gives as a file"
+        raise SourceFault("B401", what, help=help or nearby(path), field=field)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        help = "allow this user to read it (`chmod u+r`), or name another file"
+        raise SourceFault("B404", f"`{name}` cannot be read: {reason}", help=help, field=field) from error
+    return path
 
 
 def read_text(name: str, path: Path, field: str) -> str:
@@ -152,6 +184,10 @@ def _facts(source: Text, folder: Path) -> DataFacts:
 def _read_lines(name: str, path: Path, field: str, _stamp: object) -> datasets.Dataset:
     text = read_text(name, path, field)
     check_form(name, text, field, "text")
+    for number, line in enumerate(text.split("\n") if len(text) > LONGEST_TEXT else (), 1):
+        if len(line) > LONGEST_TEXT:
+            message = f"line {number} of `{name}` is longer than {LONGEST_TEXT:,} characters"
+            raise SourceFault("B404", message, help="break it: `fold -s -w 1000 OLD > NEW`", field=field)
     return datasets.Dataset.from_dict({"text_0": [line for line in text.split("\n") if line.strip()]})
 
 
@@ -179,13 +215,14 @@ def read_table(quoting: bool | None, name: str, path: Path, field: str, _stamp: 
             if FORMATS[suffix] == "json":
                 _check_depth(name, path, field)
             if FORMATS[suffix] == "csv":
+                _check_nulls(name, path, field)
                 options, twice = _csv_layout(path, suffix, field, quoted)
             if FORMATS[suffix] == "parquet" and path.name.endswith(".gz"):  # the one reader that does not unpack
                 with _opened(path) as packed:
                     path = Path(cache) / path.name.removesuffix(".gz")
                     path.write_bytes(packed.read())
             if FORMATS[suffix] == "parquet":
-                _check_rows(name, path, field)
+                _check_parquet(name, path, field)
             rows = datasets.load_dataset(
                 FORMATS[suffix],
                 data_files={field: glob.escape(path.as_posix())},
@@ -235,9 +272,13 @@ def _read_hub(source: Hub, folder: Path, _stamp: object) -> dict[str, Split]:
     name, local = source.name, locate(source.name, folder, "name").is_dir()
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
         for path in sorted(locate(name, folder).rglob("*")) if local else ():
-            if FORMATS.get(plain_suffix(path.name)) == "json" and path.is_file():
+            form = FORMATS.get(plain_suffix(path.name)) if path.is_file() else None
+            if form == "json":
                 _check_utf8(path.name, path, "name")
                 _check_depth(path.name, path, "name")
+            elif form == "parquet" and path.suffix == ".parquet":
+                with suppress(pyarrow.ArrowException, OSError):  # which its reader reports
+                    _check_parquet(path.name, path, "name")
         builder = _builder(source, folder, cache)
         try:
             builder.download_and_prepare()
@@ -337,16 +378,41 @@ def _check_utf8(name: str, path: Path, field: str) -> None:
         read_text(name, path, field)
 
 
+def _check_nulls(name: str, path: Path, field: str) -> None:
+    """SourceFault B404 for a null byte in csv or tsv, at which pandas ends the value, and loses the rest."""
+    line = 1
+    with _opened(path) as file:
+        while block := file.read(_BLOCK):
+            if (at := block.find(0)) >= 0:
+                message = f"line {line + block[:at].count(10)} of `{name}` has a null byte"
+                raise SourceFault("B404", message, help="remove it: the rest of its value would be lost", field=field)
+            line += block.count(10)
+
+
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_KEY = re.compile(rb'"([^"\\]{0,200})"\s*:')
 _DEEPEST = 500
 """How many lists and objects may stand inside each other: deeper ones end the process in the reader of JSON."""
 
 
 def _check_depth(name: str, path: Path, field: str) -> None:
-    """SourceFault B404 for JSON that is nested too deeply, by lines or as a whole."""
+    """SourceFault B404 for JSON that is nested too deeply, by lines or as a whole, for lines without end and for more
+    columns than a table has.
+    """
+    keys: set[bytes] = set()
+    size = 0
     with _opened(path) as file:
-        lines = file if plain_suffix(path.name) == ".jsonl" else (file.read(),)
-        for line in lines:
+        by_lines = plain_suffix(path.name) == ".jsonl"
+        lines = iter(partial(file.readline, _LONGEST_LINE + 1), b"") if by_lines else (file.read(),)
+        for number, line in enumerate(lines, 1):
+            if by_lines and len(line) > _LONGEST_LINE:
+                message = f"line {number} of `{name}` is longer than {_LONGEST_LINE >> 20} MiB"
+                raise SourceFault("B404", message, help="write a line for each row, and split long texts", field=field)
+            if size < _FIRST:
+                keys.update(_KEY.findall(line[: _FIRST - size]))
+                size += len(line)
+                if len(keys) > _COLUMNS:
+                    raise _many_columns(name, field)
             if line.count(b"[") + line.count(b"{") <= _DEEPEST:
                 continue
             signs = numpy.frombuffer(_TEXT.sub(b"", line), dtype=numpy.uint8)
@@ -355,8 +421,20 @@ def _check_depth(name: str, path: Path, field: str) -> None:
                 numpy.cumsum(opens.astype(numpy.int8) - closes.astype(numpy.int8), dtype=numpy.int64).max(initial=0)
                 > _DEEPEST
             ):
-                message = f"`{name}` has values nested in more than {_DEEPEST} lists"
+                where = f"line {number} of " if by_lines else ""
+                message = f"{where}`{name}` has values nested in more than {_DEEPEST} lists"
                 raise SourceFault("B404", message, help=CUT_SHORT, field=field)
+
+
+def _many_columns(name: str, field: str) -> SourceFault:
+    """The fault of a table that is far too wide."""
+    help = "a row holds what belongs to one example: a text, its label and a few more columns"
+    return SourceFault("B404", f"`{name}` has more than {_COLUMNS:,} columns", help=help, field=field)
+
+
+def value_text(value: object) -> str:
+    """A value as a message shows it, not longer than a line."""
+    return shown(repr(value))
 
 
 def no_rows(place: str, field: str) -> SourceFault:
@@ -373,7 +451,12 @@ def _bad_line(path: Path, suffix: str) -> str:
             for line in lines if suffix == ".jsonl" else ():
                 count += 1
                 if line.strip():
-                    json.loads(line)
+                    row = json.loads(line, object_pairs_hook=_once, parse_float=_finite)
+                    if not isinstance(row, dict):
+                        return f"line {count} is no object, `{{…}}`"
+                    json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"line {count}: the text has half of a surrogate pair, `\\u{ord(error.object[error.start]):x}`"
     except ValueError as error:
         return f"line {count}: {getattr(error, 'msg', error)}"
     except RecursionError:
@@ -381,6 +464,23 @@ def _bad_line(path: Path, suffix: str) -> str:
     except OSError:
         pass  # no gzip file after all: the reader's own words say so
     return ""
+
+
+def _finite(number: str) -> float:
+    """A number of JSON. `ValueError` for one that no float can hold."""
+    if math.isinf(value := float(number)):
+        raise ValueError(f"the number {shown(number)} is too large")
+    return value
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON. `ValueError` for a key that occurs twice."""
+    made: dict[str, object] = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"the key `{key}` occurs twice")
+        made[key] = value
+    return made
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -403,12 +503,61 @@ class _Unpacked(gzip.GzipFile):
         return content
 
 
-def _check_rows(name: str, path: Path, field: str) -> None:
-    """SourceFault B404 for a parquet file that says it has far more rows than bytes: each is made when it is read."""
-    rows, size = parquet.read_metadata(path).num_rows, path.stat().st_size
-    if rows > max(_UNPACKED, _RATIO * size):
-        message = f"`{name}` says that it has {rows:,} rows, in {size:,} bytes"
-        raise SourceFault("B404", message, help=CUT_SHORT, field=field)
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+"""Bytes of a value of parquet's types."""
+
+
+def _check_parquet(name: str, path: Path, field: str) -> None:
+    """SourceFault B404 for a parquet file whose rows or values are far more than its bytes."""
+    content, size = parquet.read_metadata(path), path.stat().st_size
+    what = ""
+    if content.num_rows > max(_UNPACKED, _RATIO * size):
+        what = f"says that it has {content.num_rows:,} rows, in {size:,} bytes"
+    elif _decoded_size(path, content, most := max(_DECODED, _RATIO * size)) > most:
+        what = f"unpacks to more than {most >> 20:,} MiB, from {size:,} bytes"
+    if what:
+        raise SourceFault("B404", f"`{name}` {what}", help=CUT_SHORT, field=field)
+
+
+def _decoded_size(path: Path, content: parquet.FileMetaData, most: int) -> int:
+    """Bytes of the values of a parquet file, or some number above `most`.
+
+    A text that occurs often may be stored once, in the dictionary of its column: such columns are read with their
+    dictionaries where these could hold enough to matter.
+    """
+    total = 0
+    for group in range(content.num_row_groups):
+        for column in map(content.row_group(group).column, range(content.num_columns)):
+            total += int(column.num_values * _WIDTHS.get(column.physical_type, 1) + column.total_uncompressed_size)
+            if total > most:
+                return total
+            if column.has_dictionary_page and column.num_values * column.total_uncompressed_size > most:
+                leaf = column.path_in_schema
+                file = parquet.ParquetFile(path, read_dictionary=[leaf])
+                for batch in file.iter_batches(row_groups=[group], columns=[leaf]):
+                    total += sum(map(_text_size, _leaves(batch.column(0))))
+                    if total > most:
+                        return total
+    return total
+
+
+def _leaves(array: pyarrow.Array) -> Iterator[pyarrow.Array]:
+    """The arrays within lists and structs."""
+    if isinstance(array, pyarrow.StructArray):
+        for child in array.flatten():
+            yield from _leaves(child)
+    elif isinstance(array, pyarrow.ListArray | pyarrow.LargeListArray | pyarrow.FixedSizeListArray):
+        yield from _leaves(array.flatten())
+    else:
+        yield array
+
+
+def _text_size(array: pyarrow.Array) -> int:
+    """Bytes of texts that are stored with a dictionary; 0 for other values."""
+    if not isinstance(array, pyarrow.DictionaryArray) or pyarrow.types.is_primitive(array.type.value_type):
+        return 0
+    lengths = pyarrow.compute.binary_length(array.dictionary)
+    return int(pyarrow.compute.sum(lengths.take(array.indices)).as_py() or 0)
 
 
 def _is_empty(error: BaseException | None) -> bool:
@@ -442,6 +591,9 @@ def _csv_layout(path: Path, suffix: str, field: str, quoted: bool) -> tuple[dict
         "sep": "\t" if suffix == ".tsv" else ",",
         "quoting": QUOTE_MINIMAL if quoted else QUOTE_NONE,
     }
+    with _opened(path) as file:
+        if file.readline(_LONGEST_LINE).count(layout["sep"].encode()) > _COLUMNS:
+            raise _many_columns(path.name, field)
     head = pandas.read_csv(path, nrows=1, **layout)
     if not quoted and all(re.fullmatch('".*"', str(name)) for name in head.columns):
         message = f"`{path.name}` has its header in quotes, which are read as part of the names"

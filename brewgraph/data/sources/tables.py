@@ -11,7 +11,17 @@ import datasets
 
 from brewgraph.data.sources.labels import NO_LABELS, add_columns, encode_labels, weights_of_classes
 from brewgraph.data.sources.reader import Contents, DataFacts, facts, facts_by_reading, read
-from brewgraph.data.sources.rows import Split, hub_info, named_splits, no_rows, read_each, read_hub, read_table
+from brewgraph.data.sources.rows import (
+    LONGEST_TEXT,
+    Split,
+    hub_info,
+    named_splits,
+    no_rows,
+    read_each,
+    read_hub,
+    read_table,
+    value_text,
+)
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import CLASS, NONE
 from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
@@ -156,11 +166,14 @@ def _described(source: Hub, folder: Path, text: tuple[str, ...], label: str | No
 
 
 def _check_texts(split: Split, text: Sequence[str]) -> None:
-    """Raise B404 for the first value of a text column that is not text."""
+    """Raise B404 for the first value of a text column that is not text, or longer than any tokenizer should read."""
     for column in text:
         for row, value in enumerate(split.rows[column][:], 1):
+            what, help = "", "write it as text, remove the row, or name another column with `text=`"
             if not isinstance(value, str):
-                what = "missing" if value is None else f"no text: {value!r}"
+                what = "missing" if value is None else f"no text: {value_text(value)}"
+            elif len(value) > LONGEST_TEXT:
+                what, help = f"longer than {LONGEST_TEXT:,} characters", "split it, or remove the row"
+            if what:
                 message = f"`{column}` in row {row} of {split.place} is {what}"
-                help = "write it as text, remove the row, or name another column with `text=`"
                 raise SourceFault("B404", message, help=help, field="text")

@@ -11,6 +11,7 @@ from brewgraph.recipe.settings.model_sources import Layers
 from brewgraph.recipe.values import Evaluated, Faulty, Group, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.format import on_one_line
 
 Picks = int | tuple[int, ...] | None
 """One member, several, or None where the number of members is needed and unknown."""
@@ -99,7 +100,8 @@ def _axis(e: Evaluator, x: t.Index, picks: Picks) -> v.Axis:
     """The axis of an indexed row: the same for both columns of a map, and for equal indices."""
     first = x.items[0] if len(x.items) == 1 else None
     name, key = e.current.axis_of(first) if isinstance(first, t.Expression) else ("", "")
-    return v.Axis(name, "row", f"row {key}" if key else f"row {x.items[0].span.text if picks is None else picks}")
+    said = picks if picks is not None else ", ".join(on_one_line(item.span.text) for item in x.items)
+    return v.Axis(name, "row", f"row {key or said}")
 
 
 def _layers(e: Evaluator, model: v.ModelDeclaration, x: t.Index) -> Layers:

@@ -18,6 +18,7 @@ from brewgraph.recipe.settings.train import GRADIENT_SHARES, Train
 from brewgraph.recipe.values import Evaluated, Faulty, Group, Value, describe, each
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.format import on_one_line
 
 
 def make_stages(e: Evaluator, outer: Written) -> tuple[Stage, ...]:
@@ -264,7 +265,7 @@ def settle_train(e: Evaluator, settings: Written, place: Span) -> Train:
     for key in VALUES:
         if key in settings and key in Train.model_fields:
             value, span = settings[key]
-            said = value if isinstance(value, dict) else [x.span.text for x in value]
+            said = value if isinstance(value, dict) else [on_one_line(x.span.text) for x in value]
             constants[key] = (tuple(said), span)
     return settle(e, Train, constants, place, "train")
 
@@ -345,7 +346,9 @@ def _report(e: Evaluator, name: str, x: t.Expression) -> dict[str, Value | None]
             if not isinstance(single, Value) or single.kind != "loss":
                 help = "an equation of one number: a loss, or `batch_mean(…)`"
                 raise e.fault("B202", f"`report` needs scalars, got {describe(single)}", item.span, help=help)
-            text = item.span.text.replace(".", "/") if isinstance(item, t.Attribute) else item.span.text
+            text = on_one_line(item.span.text)
+            if isinstance(item, t.Attribute):
+                text = text.replace(".", "/")
             reports[f"{text}[{i}]" if isinstance(value, Group) else text] = single
     return reports
 
@@ -366,7 +369,7 @@ def _setting(e: Evaluator, name: str, x: t.Expression) -> object:
         if isinstance(x, t.Name) and x.id not in e.current.known_names() and _takes_word(name):
             return x.id  # a bare word: precision = bf16
         if name == "metric_for_best_model" and isinstance(x, t.Attribute | t.Binary):
-            return x.span.text.replace(".", "/").replace(" ", "")
+            return on_one_line(x.span.text).replace(".", "/").replace(" ", "")
         return _constant(e, name, x)
     call = x if isinstance(x, t.Call) else t.Call(x, (), span=x.span)
     return configure(e, call, registry, name, lambda _, key, value: _constant(e, key, value))[0]

@@ -556,7 +556,7 @@ def test_quoting_is_chosen(tmp_path: Path, name: str, separator: str) -> None:
         ("a.tsv", '"text"\t"label"\n"a"\t"x"\n', "B404", "has its header in quotes", "`quoting=true` removes them"),
         ("a.csv", "text,label,label\na,x,1\n", "B411", "has two columns `label`", "rename one"),
         ("a.tsv", "text\ttext\tlabel\na\tx\t1\n", "B411", "has two columns `text`", "rename one"),
-        ("a.jsonl", '{"text": "a", "label": "x", "label": "y"}\n', "B404", "Column(/label) was specified twice", "look at"),
+        ("a.jsonl", '{"text": "a", "label": "x", "label": "y"}\n', "B404", "line 1: the key `label` occurs twice", "look at"),
     ],
 )  # fmt: skip
 def test_rows_and_headers_at_fault(tmp_path: Path, name: str, content: str, code: str, message: str, help: str) -> None:

@@ -46,6 +46,12 @@ def test_pairing_is_naive_nested_loops(models: list[int], rows: list[int]) -> No
     assert pair(3, row, PLACE, no_fault, lambda a, b: a - b).items == tuple(3 - x for x in rows)
 
 
+def test_equal_indices_are_one_axis() -> None:
+    """However they are spaced, also before the lengths of rows are known."""
+    found = names("x = big.hidden[:2]\ny = tiny.hidden[: 2]\nz = tiny.hidden[1:2]").equations
+    assert found["x"].axis == found["y"].axis != found["z"].axis
+
+
 def test_a_table_of_models_and_layers() -> None:
     """The models stand outside; each sum goes across the axis that it names."""
     body = TEACHERS + "x = nst(ts.hidden[m] -> tiny.hidden[m])\na = sum(x, over=ts)\nb = sum(x, over=m)\nc = sum(x)"

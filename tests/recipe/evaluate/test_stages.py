@@ -144,6 +144,8 @@ def test_what_is_frozen() -> None:
     for wrong in ("big", 'big @ "embeddings"', "tiny.hidden[0]", "tiny.embeddings", '"embeddings"', "x", "3"):
         told = fault(f"x = {KD}\ntrain {{ freeze = [tiny, {wrong}] }}")
         assert (told.code, told.span.text) == ("B202", wrong)
+    (stage,) = names(f'x = {KD}\ntrain {{ freeze = [tiny  @  # its\n"embeddings"] }}').stages
+    assert stage.train.freeze == ('tiny @ "embeddings"',)
     told = fault(f"x = {KD}\ntrain {{ freeze = [tiny.embeddings] }}")
     assert told.help.startswith('name the module by its path: `tiny @ "')
     assert fault(f'x = {KD}\ntrain {{ freeze = ["pooler"] }}').help == 'say whose module it is: `tiny @ "pooler"`'
@@ -151,7 +153,7 @@ def test_what_is_frozen() -> None:
 
 def test_what_is_reported() -> None:
     """Scalars under their names, members of a list numbered; only where a task has their data."""
-    body = f"soft = {KD}\nx = nst(big.hidden[0, 1] -> tiny.hidden[0, 1])\ntrain {{ report = [soft, x, 2 * soft] }}"
+    body = f"soft = {KD}\nx = nst(big.hidden[0, 1] -> tiny.hidden[0, 1])\ntrain {{ report = [soft, x, 2*  soft] }}"
     (stage,) = names(body).stages
     assert list(stage.tasks[0].reports) == ["soft", "x[0]", "x[1]", "2 * soft"]
     other = 'data e = files(train="u.jsonl")\ntrain { report = [kd(big(e).logits -> tiny(e).logits)] }'
