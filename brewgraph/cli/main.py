@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "plan": "Show what a run will do: models, loss, settings.",
     "graph": "Draw the graph of a spec's loss.",
     "diff": "Compare what two specs compute.",
+    "export": "Export the student for ONNX, OpenVINO or torch.export.",
     "eval": "Score the student of a finished run.",
     "predict": "Predict with the student of a finished run.",
     "ops": "List operations, sources and settings; explain one.",

@@ -69,6 +69,11 @@ class RunFolder:
         return self.checkpoints / "best"
 
     @property
+    def exports(self) -> Path:
+        """Where `brewgraph export` writes the student for other runtimes."""
+        return self.path / "export"
+
+    @property
     def board(self) -> Path:
         return self.path / "tensorboard"
 
@@ -162,7 +167,7 @@ class RunFolder:
         self.write_json("resolved.json", {"hash": run_hash, "clearing": True})
         for name in ("finished.json", "metrics.jsonl", "spec.brew", "projections.safetensors"):
             (self.path / name).unlink(missing_ok=True)
-        for path in (self.checkpoints, self.student, self.board, self.baseline.path):
+        for path in (self.checkpoints, self.student, self.exports, self.board, self.baseline.path):
             shutil.rmtree(path, ignore_errors=True)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
