@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "diff": "Compare what two specs compute.",
     "export": "Export the student for ONNX, OpenVINO or torch.export.",
     "eval": "Score the student of a finished run.",
+    "bench": "Measure a run's models beside each other.",
     "predict": "Predict with the student of a finished run.",
     "ops": "List operations, sources and settings; explain one.",
     "explain": "Explain a diagnostic code, or a name of a spec.",

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from brewgraph.diagnostics import RunError
 from brewgraph.models.exported import taking
 
+_CAPTURE = "torch.export"
 _SHOWN = 3
 """Modules that a message names."""
 
@@ -69,7 +70,7 @@ def capture(
         sizes = {size for x in example.values() for size in x.shape}
         return _program(_Named(plain, list(example), outputs), example, sizes)
     except Exception as error:
-        raise inexpressible("torch.export", plain, example, error, lambda program: None) from error
+        raise inexpressible(_CAPTURE, plain, example, error, lambda program: None) from error
 
 
 def inexpressible(
@@ -84,9 +85,9 @@ def inexpressible(
     named = [f"`{path}` ({type(module).__name__}: {reason})" for path, module, reason in modules[:_SHOWN]]
     more = f" and {len(modules) - _SHOWN} more" if len(modules) > _SHOWN else ""
     what = f"{', '.join(named)}{more}" if named else f"the student ({_reason(error)})"
-    return RunError(
-        f"{target} cannot express {what}: choose another `--to`, or train a student of another architecture"
-    )
+    if target == _CAPTURE:
+        return RunError(f"{target}, which every export needs, cannot express {what}: train another architecture")
+    return RunError(f"{target} cannot express {what}: choose another `--to`, or train another architecture")
 
 
 def _program(module: nn.Module, tensors: Mapping[str, Tensor], sizes: Collection[int]) -> ExportedProgram:

@@ -382,12 +382,11 @@ def _compared(
 
 def difference(one: Tensor, other: Tensor, mask_BL: Tensor | None, label_type: LabelType) -> float:
     """The largest absolute difference of an output, at real tokens if it lies along them; infinite for NaN."""
-    apart = (one.float() - other.float()).abs()
+    # logits of places that cannot be an answer may be -inf in both
+    apart = torch.where(one == other, 0.0, (one.float() - other.float()).abs())
     aligned = label_type.aligned if label_type else apart.dim() == 3
     if aligned and mask_BL is not None and mask_BL.shape == apart.shape[:2]:
         apart = apart[mask_BL.bool()]
-    # logits of places that cannot be an answer may be -inf in both
-    apart = apart[~(one.isneginf() & other.isneginf())] if apart.shape == one.shape else apart
     worst = float(apart.max()) if apart.numel() else 0.0
     return float("inf") if worst != worst else worst
 
