@@ -60,13 +60,12 @@ def _tidy(model: Any) -> None:
     names: dict[str, str] = {}
     for value in model.graph.inputs:
         names |= {str(size): axis for size, axis in zip(value.shape or (), AXES, strict=False)}
-    import onnx_ir
-
     def renamed(value: Any) -> None:
         value.metadata_props.clear()
         value.doc_string = None
         if value.shape is not None:
-            value.shape = onnx_ir.Shape([x if isinstance(x, int) else names.get(str(x), str(x)) for x in value.shape])
+            sizes = [x if isinstance(x, int) else names.get(str(x), str(x)) for x in value.shape]
+            value.shape = type(value.shape)(sizes)
 
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         renamed(value)
