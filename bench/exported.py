@@ -2,7 +2,7 @@
 
     python bench/exported.py --write docs/export.md
 
-Students are BERTs of four layers of width 256 that learn made-up tasks from labels, on all cores; exports and the
+Students are BERTs of four layers of width 128 that learn made-up tasks from labels, on all cores; exports and the
 student are then timed on one thread, one text at a time. Ratios are the student's time over the export's, above 1
 where the export is faster. Scores are on 200 dev examples.
 """
@@ -39,11 +39,11 @@ PLAIN = "the a of and in to was it for on with as his they at be this from had n
 FIRST, LAST = ("anna", "boris", "clara", "zoe", "max"), ("stone", "hill", "rivers", "wood", "field")
 TOWNS = ("Arles", "Basle", "Cadiz", "Delft", "Essen", "Faro", "Ghent", "Hull")
 SPEC = """brew 1
-student s = hf(model_type="bert", hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024,
+student s = hf(model_type="bert", hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512,
     max_position_embeddings=128)
 data d = {data}
 loss = {loss}
-train {{ steps = {steps}; optimizer = adamw(lr=5e-4); schedule = linear(warmup=10%) }}
+train {{ steps = {steps}; optimizer = adamw(lr=2e-3); schedule = linear(warmup=10%) }}
 """
 FILES = 'files(train="train.jsonl", dev="dev.jsonl", batch=16, max_length=96{})'
 

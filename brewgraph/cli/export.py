@@ -12,6 +12,7 @@ import typer
 from brewgraph.cli.options import Format, Quiet, Run, Task
 from brewgraph.cli.output import count, hush, megabytes, number, table
 from brewgraph.diagnostics import UsageError, suggest
+from brewgraph.models.export_record import PRECISIONS
 from brewgraph.recipe.label_types import LABEL_TYPES
 from brewgraph.recipe.settings.metric_names import greater_is_better, metric_words
 from brewgraph.running.finished import open_run
@@ -20,7 +21,7 @@ from brewgraph.training.folder import display_path, json_text
 if TYPE_CHECKING:
     from brewgraph.export.write import Exported
 
-PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8-static")
+_WORDS = tuple(dict.fromkeys(word for words in PRECISIONS.values() for word in words))
 
 
 def command(
@@ -28,7 +29,7 @@ def command(
     to: Annotated[Literal["onnx", "openvino", "torch"], typer.Option(help="The runtime.")] = "onnx",
     precision: Annotated[
         list[str] | None,
-        typer.Option(help="Repeatable.", show_default="fp32", metavar="|".join(PRECISIONS)),
+        typer.Option(help="Repeatable.", show_default="fp32", metavar="|".join(_WORDS)),
     ] = None,
     data: Annotated[
         str, typer.Option(metavar="SPLIT|FILE", help="What to compare on: train, dev, test, or a file.")
@@ -53,8 +54,8 @@ def command(
     """
     precisions = tuple(dict.fromkeys(precision or ["fp32"]))
     for word in precisions:
-        if word not in PRECISIONS:
-            help = suggest(word, PRECISIONS) or f"choose {' or '.join(PRECISIONS)}"
+        if word not in _WORDS:
+            help = suggest(word, _WORDS) or f"choose {' or '.join(_WORDS)}"
             raise UsageError(f"there is no precision `{word}`: {help}")
     if calibration is not None and "int8-static" not in precisions:
         raise UsageError("--calibration is of no use without `--precision int8-static`: add that, or remove it")

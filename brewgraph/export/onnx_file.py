@@ -60,6 +60,7 @@ def _tidy(model: Any) -> None:
     names: dict[str, str] = {}
     for value in model.graph.inputs:
         names |= {str(size): axis for size, axis in zip(value.shape or (), AXES, strict=False)}
+
     def renamed(value: Any) -> None:
         value.metadata_props.clear()
         value.doc_string = None

@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from brewgraph.diagnostics import RunError, UsageError, listing
 from brewgraph.export import onnx_file, openvino_file
 from brewgraph.export.capture import capture, inexpressible, quiet
-from brewgraph.models.export_record import ExportRecord, read_record
+from brewgraph.models.export_record import PRECISIONS, ExportRecord, read_record
 from brewgraph.models.exported import load_exported
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.padding import moved_inputs, padding_shift, padding_side
@@ -40,14 +40,8 @@ from brewgraph.running.predict import (
 )
 from brewgraph.running.run_faults import unwritten
 from brewgraph.training.evaluation import model_inputs, own_view
-from brewgraph.training.folder import display_path, folder_size, json_text, replacing, write_text
+from brewgraph.training.folder import display_path, json_text, replacing, write_text
 
-PRECISIONS: Mapping[str, tuple[str, ...]] = {
-    "onnx": ("fp32", "fp16", "int8-dynamic", "int8-static"),
-    "openvino": ("fp32", "fp16", "int8-dynamic", "int8-static"),
-    "torch": ("fp32", "fp16"),
-}
-"""The precisions of each target."""
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
 """The name of a target's file."""
 _LIBRARIES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf"), "torch": ()}
@@ -424,6 +418,3 @@ def _explained(folder: Path) -> Iterator[None]:
             f"`{display_path(folder)}` cannot be written: {reason}{f' ({free})' if free else ''}; make room, or choose "
             "another disk with --out; nothing of the run or of earlier exports has changed"
         ) from error
-
-
-__all__ = ["FILES", "PRECISIONS", "Exported", "Options", "export_student", "folder_size", "inputs_of", "rows_of"]

@@ -10,6 +10,13 @@ from typing import Any
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import EXPORT_RECORD, is_file, read_json
 
+PRECISIONS: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("fp32", "fp16", "int8-dynamic", "int8-static"),
+    "openvino": ("fp32", "fp16", "int8-dynamic", "int8-static"),
+    "torch": ("fp32", "fp16"),
+}
+"""The precisions of each target."""
+
 
 @dataclass(frozen=True)
 class ExportRecord:
