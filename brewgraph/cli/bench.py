@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from brewgraph.cli.options import Format, Run, Task
+from brewgraph.cli.options import Format, Quiet, Run, Task
 from brewgraph.cli.output import count, hush, megabytes, table
 from brewgraph.running.finished import open_run
 from brewgraph.training.folder import json_text
@@ -23,7 +23,7 @@ def command(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]…",
+            metavar="MODEL",
             help="Models of the spec, exports of the run such as onnx-fp32, or exported folders; by default all.",
         ),
     ] = None,
@@ -40,6 +40,7 @@ def command(
         bool, typer.Option("--allow-python", help="Let teachers import Python modules of the spec.")
     ] = False,
     format: Format = "text",
+    quiet: Quiet = False,
 ) -> None:
     """Measure teachers, student and exports on the same texts: one at a time, and in batches.
 
@@ -52,10 +53,14 @@ def command(
 
     from brewgraph.export.bench import Options, bench
 
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr)
+
     results = {}
     for number in dict.fromkeys(threads or [torch.get_num_threads()]):
         options = Options(tuple(models or ()), data, rows, batch, seconds, device, number)
-        results[number] = bench(finished, finished_task, options, allow_python=allow_python)
+        results[number] = bench(finished, finished_task, options, allow_python=allow_python, say=say)
     for name, reason in next(iter(results.values())).left_out.items():
         print(f"{name} is left out: {reason}", file=sys.stderr)
     if format == "json":

@@ -102,7 +102,14 @@ class BenchResult:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def bench(run: FinishedRun, task: FinishedTask, options: Options, *, allow_python: bool = False) -> BenchResult:
+def bench(
+    run: FinishedRun,
+    task: FinishedTask,
+    options: Options,
+    *,
+    allow_python: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> BenchResult:
     """Measure the models of a task. Raises `UsageError` for unknown names, a device that is not there, too few rows."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("torch sees no GPU on this machine: leave out --device cuda")
@@ -114,6 +121,7 @@ def bench(run: FinishedRun, task: FinishedTask, options: Options, *, allow_pytho
     if not count:
         raise UsageError(f"`{options.data}` has no rows to measure on: name others with --data")
     loaders, left_out = _candidates(run, task, options, allow_python)
+    say(f"measuring {', '.join(loaders)}: at most {2 * options.seconds * len(loaders):.0f} s, after they are loaded")
     with _threads(options.threads):
         ones: dict[str, list[TimedBatch]] = {}
         batches: dict[str, list[TimedBatch]] = {}
@@ -212,7 +220,7 @@ def _candidates(
         loaders[task.key] = partial(_student, task, device)
         for folder in sorted(run.folder.exports.glob(f"*/{EXPORT_RECORD}")):
             record = read_record(folder.parent)
-            if record is not None and record.task == task.name:
+            if record is not None and record.task == task.name and not folder.parent.name.startswith("."):
                 loaders[folder.parent.name] = partial(_exported, task, folder.parent, options)
     if not options.models:
         return loaders, left_out

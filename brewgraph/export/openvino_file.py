@@ -16,7 +16,8 @@ def check_installed(precision: str) -> None:
     import_openvino()
     if precision.startswith("int8"):
         try:
-            import nncf  # noqa: F401
+            with quiet():
+                import nncf  # noqa: F401
         except ImportError:
             raise missing("nncf, which quantizes for OpenVINO,", "openvino") from None
 

@@ -93,7 +93,10 @@ def export_student(
     with _explained(parent), tempfile.TemporaryDirectory(prefix=".export-", dir=_made(parent)) as scratch:
         source = _Source(student, rows, Path(scratch))
         for precision, folder in folders.items():
-            say(f"{options.target} {precision}: " + ("calibrate and compare" if "static" in precision else "compare"))
+            static = precision == "int8-static"
+            count = sum(len(next(iter(batch.values()))) for batch in calibration) if static else 0
+            ranges = f" with the ranges of {count} rows of {options.calibration}" if static else ""
+            say(f"writing {options.target} {precision}{ranges}, and comparing it on {options.data}")
             with _explained(folder.parent), _replaced(folder) as temporary:
                 opset = _write(source, options.target, precision, calibration, temporary)
                 record = ExportRecord(
@@ -110,7 +113,7 @@ def export_student(
                     examples=len(rows),
                     difference=0.0,
                     scores={},
-                    calibration=sum(len(next(iter(x.values()))) for x in calibration) if "static" in precision else 0,
+                    calibration=count,
                     versions=_versions(options.target),
                     task=task.name,
                     run=_origin(run, task),

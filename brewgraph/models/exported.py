@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,7 +108,9 @@ def _load_openvino(path: Path, record: ExportRecord, device: str, threads: int) 
 def import_openvino() -> Any:
     """The package. Raises `UsageError` if it is not installed."""
     try:
-        import openvino
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as an error, one of them ends the process
+            import openvino
     except ImportError:
         raise missing("openvino", "openvino") from None
     return openvino

@@ -11,7 +11,7 @@ import pytest
 from brewgraph.export.bench import Measured, bucket_of
 from tests.cli.tiny import command, write_tiny
 
-FAST = ("--seconds", "0.1", "--threads", "1")
+FAST = ("-q", "--seconds", "0.1", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
