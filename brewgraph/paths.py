@@ -17,6 +17,9 @@ _SHOWN = 60
 CACHE_SUFFIX = ".lmdb"
 """How the name of a file ends that keeps values on disk."""
 
+EXPORT_RECORD = "export.json"
+"""The file of an exported model that describes it."""
+
 FACTS = "BREWGRAPH_FACTS"
 """The variable of the environment that names the folder of facts; `off` for none."""
 

@@ -31,6 +31,8 @@ COMMANDS: dict[str, str] = {
     "diff": "Compare what two specs compute.",
     "eval": "Score the student of a finished run.",
     "predict": "Predict with the student of a finished run.",
+    "export": "Export the student for ONNX, OpenVINO or torch.export.",
+    "bench": "Measure a run's models beside each other.",
     "ops": "List operations, sources and settings; explain one.",
     "explain": "Explain a diagnostic code, or a name of a spec.",
     "taps": "Show the features and modules of a model, with shapes.",

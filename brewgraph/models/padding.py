@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from brewgraph.models.exported import ExportedModel
 from brewgraph.models.heads import trunk_of
 
 _PACKAGES = ("transformers.", "brewgraph.models.", "peft.")
@@ -21,6 +22,8 @@ def padding_side(model: nn.Module) -> str | None:
     it is padding: padded on the right, a row gives the same in a batch as alone. XLNet's classifier reads the last.
     """
     uncompiled = getattr(model, "_orig_mod", model)
+    if isinstance(uncompiled, ExportedModel):
+        return uncompiled.record.padding
     if not type(trunk_of(uncompiled)).__module__.startswith(_PACKAGES):
         return None
     return "left" if any(getattr(part, "summary_type", None) == "last" for part in model.modules()) else "right"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from brewgraph.checking.check import check_names
 from brewgraph.diagnostics import RunError, SpecError, UsageError, listing, suggest
+from brewgraph.models.export_record import read_record
 from brewgraph.paths import is_file
 from brewgraph.recipe.label_types import NONE, LabelType
 from brewgraph.recipe.recipe import Recipe
@@ -49,11 +51,12 @@ class FinishedTask:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """`recipe` is that of the spec as it was run."""
+    """`recipe` is that of the spec as it was run. `exported`: the folder holds an exported student, and not the run."""
 
     folder: RunFolder
     recipe: Recipe
     tasks: Mapping[str, FinishedTask]
+    exported: bool = False
 
     def task(self, name: str | None) -> FinishedTask:
         """A task by its name; the only task without one. Raises `UsageError`."""
@@ -69,11 +72,12 @@ class FinishedRun:
 
 
 def open_run(target: str | Path) -> FinishedRun:
-    """The run that `named_run` finds, or its baseline, with the same tasks.
-
-    Raises `UsageError` if not finished, `RunError` where its files cannot be read.
+    """The run that `named_run` finds, or its baseline, with the same tasks; also the run whose exported student is in
+    the folder, with that student. Raises `UsageError` if not finished, `RunError` where its files cannot be read.
     """
     folder = named_run(target)
+    if (record := read_record(folder.path)) is not None:
+        return _opened(folder, record.run["spec"], record.run, folder.path, exported=True)
     path, spec, resolved = folder.path, folder.whole.path / "spec.brew", folder.whole.resolved
     if not path.is_dir():
         raise UsageError(f"there is no folder `{path}`{_nearby(path)}")
@@ -85,27 +89,34 @@ def open_run(target: str | Path) -> FinishedRun:
     if {"folder", "params", "tasks"} - resolved.keys():
         raise UsageError(f"`{path}` was made by another version of brewgraph: run it again with --force")
     try:
-        source = Source(spec.read_text(encoding="utf-8"), str(Path(resolved["folder"]) / spec.name))
-        recipe = check_names(source, resolved["params"])
-        tasks = {
-            name: FinishedTask(
-                name,
-                recipe.data[task["data"]],
-                tuple(task["classes"]),
-                task["head"],
-                folder.student,
-                recipe.student.name,
-                source.folder,
-                recipe.data[task["data"]].source.label_type,
-                task.get("null_threshold"),
-                task.get("marks"),
-            )
-            for name, task in resolved["tasks"].items()
-        }
+        return _opened(folder, spec.read_text(encoding="utf-8"), resolved, folder.student)
     except (SpecError, UnicodeDecodeError, KeyError) as error:
         why = error.diagnostics[0].message if isinstance(error, SpecError) else "it is not the spec of the run"
         raise RunError(f"{display_path(spec)} cannot be read: {why}; restore it, or begin anew {ANEW}") from error
-    return FinishedRun(folder, recipe, tasks)
+
+
+def _opened(
+    folder: RunFolder, spec: str, resolved: Mapping[str, Any], student: Path, *, exported: bool = False
+) -> FinishedRun:
+    """A run by the text of its spec and what it wrote down, with the student in a folder."""
+    source = Source(spec, str(Path(resolved["folder"]) / "spec.brew"))
+    recipe = check_names(source, resolved["params"])
+    tasks = {
+        name: FinishedTask(
+            name,
+            recipe.data[task["data"]],
+            tuple(task["classes"]),
+            task["head"],
+            student,
+            recipe.student.name,
+            source.folder,
+            recipe.data[task["data"]].source.label_type,
+            task.get("null_threshold"),
+            task.get("marks"),
+        )
+        for name, task in resolved["tasks"].items()
+    }
+    return FinishedRun(folder, recipe, tasks, exported)
 
 
 def _nearby(path: Path) -> str:

@@ -28,11 +28,13 @@ from brewgraph.data.sources.labels import NO_LABELS
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SourceFault, SpecError, UsageError, listing, suggest
 from brewgraph.graph.scalars import Horizon
+from brewgraph.models.exported import ExportedModel, load_exported
 from brewgraph.models.heads import evaluating
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
 from brewgraph.models.tokenization import load_tokenizer
-from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, VALUE, LabelType, of_architecture
+from brewgraph.paths import EXPORT_RECORD
+from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, SPANS, TAGS, VALUE, LabelType, of_architecture
 from brewgraph.recipe.recipe import Stage, Task, columns_used
 from brewgraph.recipe.settings.data_sources import Conll, DataSource, Squad
 from brewgraph.running.data_cache import DataCache, graphs_of, token_limit
@@ -69,15 +71,14 @@ class Student:
 
 
 def load_student(task: FinishedTask) -> Student:
-    """The student from its folder, without the models that it was trained beside.
+    """The student from its folder, without the models that it was trained beside; or the exported one there.
 
     The classes of a text classifier that was trained without labels come from its configuration. Raises `UsageError` if
     the student does not predict labels of the task's type.
     """
     task, folder = _with_classes_of_student(task), task.model
     label_type = task.label_type
-    if _config(folder) is None:
-        raise UsageError(f"the student in `{folder}` is a custom module, which only its own code can run")
+    _check_plain(folder)
     if not label_type:
         kind = _kind(_config(folder))
         loader_class = of_architecture(kind).auto_class
@@ -87,14 +88,39 @@ def load_student(task: FinishedTask) -> Student:
         )
     model = None
     if is_scored(task):  # transformers would silently give a missing head random weights
-        with quiet_transformers():
-            model = getattr(transformers, label_type.auto_class).from_pretrained(folder, trust_remote_code=False)
-    if model is None or not can_score(model, label_type, task.classes):
+        model = _load(folder, label_type.auto_class)
+    if model is None or not (isinstance(model, ExportedModel) or can_score(model, label_type, task.classes)):
         raise UsageError(f"the student in `{folder}` has no head for the labels of `{task.data.name}`")
+    return student_of(task, model)
+
+
+def load_unscored_student(task: FinishedTask) -> Student:
+    """The student of a task whose labels it does not predict, as whatever model it is. Raises `UsageError`."""
+    _check_plain(task.model)
+    kind = of_architecture(_kind(_config(task.model)))
+    return student_of(replace(task, label_type=NONE), _load(task.model, kind.auto_class))
+
+
+def student_of(task: FinishedTask, model: nn.Module, device: torch.device | None = None) -> Student:
+    """A model in the place of a task's student, with its tokenizer, on a device (by default that of this process)."""
     tokenizer = load_tokenizer(str(task.student))
     encoding = Encoding(task.key, tokenizer, token_limit(tokenizer, model, task.data.source.max_length))
-    device = this_process().device
+    device = torch.device("cpu") if isinstance(model, ExportedModel) else device or this_process().device
     return Student(task, model.to(device).eval(), encoding, device)
+
+
+def _load(folder: Path, auto_class: str) -> nn.Module:
+    if (folder / EXPORT_RECORD).is_file():
+        return load_exported(folder)
+    with quiet_transformers():
+        model: nn.Module = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=False)
+    return model
+
+
+def _check_plain(folder: Path) -> None:
+    """Raise `UsageError` for a custom module."""
+    if _config(folder) is None:
+        raise UsageError(f"the student in `{folder}` is a custom module, which only its own code can run")
 
 
 def is_scored(task: FinishedTask) -> bool:
@@ -444,6 +470,8 @@ class RebuiltLoss:
     """
 
     def __init__(self, run: FinishedRun, *, allow_python: bool = False):
+        if run.exported:
+            raise UsageError(f"`{run.folder.path}` has no labels to score it by, and an exported model has no losses")
         self.run = run
         needs = f"`{run.folder.path}` has no labels to score it by, and its losses need what it was trained with: "
         try:

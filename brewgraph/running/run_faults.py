@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -38,18 +39,19 @@ def explained(folder: RunFolder) -> Iterator[None]:
         first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY.search(first):
             raise RunError(f"out of memory: {_REMEDIES}; {_kept(folder)}") from error
-        if (reason := _unwritten(error, first, folder)) is None:
+        if (reason := unwritten(error, folder.path)) is None:
             raise
         shown = display_path(folder.path)
         raise RunError(f"the run folder `{shown}` cannot be written: {reason}; {_kept(folder)}") from error
 
 
-def _unwritten(error: Exception, first: str, folder: RunFolder) -> str | None:
-    """Why a file of the run could not be written; None for any other error."""
-    if not folder.path.is_dir():
+def unwritten(error: Exception, folder: Path) -> str | None:
+    """Why a file in a folder could not be written; None for any other error."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    if not folder.is_dir():
         return "it is no longer there"
     if isinstance(error, OSError):
-        inside = str(error.filename or "").startswith(str(folder.path))
+        inside = str(error.filename or "").startswith(str(folder))
         return (error.strerror or first) if inside or error.errno in _OF_DISKS else None
     return "no space left on the disk, or a limit on the size of files" if _FULL.search(first) else None
 

@@ -24,7 +24,7 @@ class ScoreRow:
 
     `tasks` are the label types by task name, "" without tasks; the type "" means losses in place of scores. `splits`
     are those that tasks were scored on. `size` counts bytes of weights, a shared trunk once. `seconds` are the seconds
-    per sentence in each round of `measure` (`table.py`), whose rounds all rows share; `per_second` are sentences per
+    per sentence in each round of `measure` (`timing.py`), whose rounds all rows share; `per_second` are sentences per
     second at their median. `memory` counts bytes of weights, and of the tensors that a forward of a batch holds at
     once; 0 where that was not measured.
     """

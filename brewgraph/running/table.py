@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -27,8 +26,9 @@ from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.settings.metric_names import keyed
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.predict import losses_on
-from brewgraph.running.scores import FEWEST, ScoreRow
+from brewgraph.running.scores import ScoreRow
 from brewgraph.running.spec_builder import closing_split, models_of
+from brewgraph.running.timing import TimedBatch, measure
 from brewgraph.runtime.count_cost import LiveBytes
 from brewgraph.training.evaluation import can_score, model_inputs, own_view, score
 from brewgraph.training.processes import this_process
@@ -202,15 +202,6 @@ def _tensor_bytes(path: Path) -> int:
     return path.stat().st_size - 8 - header
 
 
-# ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-ROUNDS = 7
-"""Timed passes over the batches."""
-
-_SECONDS = 3.0
-"""How long measuring may take. Slow models get fewer batches and fewer rounds, but at least `FEWEST`."""
-
-
 def held_bytes(run: Callable[[], object]) -> int:
     """The most bytes of tensors that a forward holds at once beside its weights, as counted from its operations, on any
     device. 0 for a model whose tensors do not tell their bytes, as some quantized ones.
@@ -222,46 +213,3 @@ def held_bytes(run: Callable[[], object]) -> int:
             return 0
     held: int = live.peak.total()
     return held
-
-
-@dataclass(frozen=True)
-class TimedBatch:
-    """A batch as one model takes it: `run` returns when the device has processed its `sentences`."""
-
-    sentences: int
-    run: Callable[[], object]
-
-
-def measure(
-    batches: Mapping[str, Sequence[TimedBatch]], clock: Callable[[], float] = time.perf_counter
-) -> dict[str, tuple[float, ...]]:
-    """Seconds per sentence of each model, one value per round, the same rounds for all models.
-
-    Each model runs its first batch once to warm up, and once to decide how many batches a round has. Within a round the
-    models alternate batch by batch, so that load affects all alike; every second round goes in reverse order.
-    """
-    begin = clock()
-    batches = {name: own for name, own in batches.items() if own}
-
-    def timed(batch: TimedBatch) -> float:
-        start = clock()
-        batch.run()
-        return clock() - start
-
-    for own in batches.values():
-        own[0].run()
-    once = sum(timed(own[0]) for own in batches.values())
-    longest = max((len(own) for own in batches.values()), default=0)
-    count = max(1, min(longest, int(_SECONDS / (ROUNDS * max(once, 1e-9)))))
-    rounds: dict[str, list[float]] = {name: [] for name in batches}
-    for turn in range(ROUNDS):
-        if turn >= FEWEST and clock() - begin > _SECONDS:
-            break
-        seconds = dict.fromkeys(batches, 0.0)
-        for index in range(count):
-            for name in list(batches)[:: -1 if turn % 2 else 1]:
-                if index < len(batches[name]):
-                    seconds[name] += timed(batches[name][index])
-        for name, own in batches.items():
-            rounds[name].append(seconds[name] / sum(batch.sentences for batch in own[:count]))
-    return {name: tuple(values) for name, values in rounds.items()}

@@ -72,6 +72,11 @@ class RunFolder:
         return self.checkpoints / "best"
 
     @property
+    def exports(self) -> Path:
+        """Where `brewgraph export` writes the student for other runtimes."""
+        return self.path / "export"
+
+    @property
     def board(self) -> Path:
         return self.path / "tensorboard"
 
@@ -173,7 +178,7 @@ class RunFolder:
         names = "finished.json", "agreement.json", "metrics.jsonl", "spec.brew", "projections.safetensors", TRACKED
         for name in (*names, "wandb"):
             remove(self.path / name)
-        for path in (self.checkpoints, self.student, self.board, self.baseline.path):
+        for path in (self.checkpoints, self.student, self.exports, self.board, self.baseline.path):
             remove(path)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:

@@ -60,6 +60,8 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
         "diff",
         "eval",
         "predict",
+        "export",
+        "bench",
         "ops",
         "explain",
         "taps",

@@ -17,7 +17,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import brewgraph as bg
 from brewgraph.data.encoding.encode import encoded_chunks
 from brewgraph.running.scores import faster, spread
-from brewgraph.running.table import TimedBatch, held_bytes, measure
+from brewgraph.running.table import held_bytes
+from brewgraph.running.timing import TimedBatch, measure
 from tests.running.test_run import Steps
 from tests.small import project, rows, save, write_data, write_rows
 
