@@ -89,5 +89,5 @@ $(READY): pyproject.toml constraints.txt
 		echo "On Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt torch
-	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[board,emd,dev,docs]"
+	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[board,emd,dev,docs,export]"
 	@touch $@

@@ -112,8 +112,12 @@ def lines(predictions: Iterable[Mapping[str, Any]], format: str, *, top: int | N
 
 
 def _cell(value: Any, format: str) -> str:
-    """A field. csv quotes special characters; tsv has no quotes: `UsageError` for tabs and line breaks."""
+    """A field. csv quotes special characters; tsv has no quotes: `UsageError` for tabs and line breaks, and in both for
+    a null, at which readers end a value.
+    """
     text = "" if value is None else str(value)
+    if "\0" in text:
+        raise UsageError(f"{format} cannot hold the null in {text[:40]!r}: write jsonl")
     if format == "csv":
         return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
     if set(text) & set("\t\r\n"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -273,8 +274,10 @@ def _write(
         program = source.program(dtype)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths of this machine
+        whole = io.BytesIO()  # on a full disk the writer of torch would end the process
         with quiet():
-            torch.export.save(program, str(path))
+            torch.export.save(program, whole)
+        path.write_bytes(whole.getbuffer())
         return None
     if target == "openvino":
         openvino_file.write_openvino(source.plain[0], path, precision, calibration)

@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("brewgraph exp", ["explain"]),
+        ("brewgraph expl", ["explain"]),
         ("brewgraph check ", ["inner/", "models/", "student.brew"]),
         ("brewgraph check st", ["student.brew"]),
         ("brewgraph run inner/", ["inner/teacher.brew"]),
@@ -125,7 +125,7 @@ def test_a_real_bash(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     try:
         typed(ours, 'eval "$(brewgraph --show-completion bash)"; echo ready\n', "ready\r\n$ ")
         for keys, line in (
-            ("brewgraph exp\t.", "brewgraph explain ."),
+            ("brewgraph expl\t.", "brewgraph explain ."),
             ("brewgraph check st\t.", "brewgraph check student.brew ."),
             ("brewgraph run inn\tt\t.", "brewgraph run inner/teacher.brew ."),
             ("brewgraph run student.brew --set al\t0.5", "brewgraph run student.brew --set alpha=0.5"),

@@ -124,8 +124,11 @@ def test_what_is_written_is_read_back(tmp_path: Path, text: str, format: str) ->
     said = [{"index": n, "label": classes[n], "probabilities": dict.fromkeys(classes, 0.25)} for n in range(3)]
     made = lines(shaped(said, rows, ("text",), digits=4, top=None), format, top=None)
     path = tmp_path / f"out.{format}"
-    if format == "tsv" and set(text) & set("\t\r\n"):
-        with pytest.raises(bg.UsageError, match="tsv cannot hold the tab or line break in .*: write csv or jsonl"):
+    refused = r"tsv cannot hold the tab or line break in .*: write csv or jsonl"
+    if format != "jsonl" and "\0" in text:
+        refused = f"^{format} cannot hold the null in .*: write jsonl$"
+    if (format == "tsv" and set(text) & set("\t\r\n")) or (format != "jsonl" and "\0" in text):
+        with pytest.raises(bg.UsageError, match=refused):
             list(made)
         return
     write_text(path, "".join(made))

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from brewgraph.data.encoding.encode import Collator, Encoding, encode, train_wordpiece
-from brewgraph.diagnostics import SourceFault
+from brewgraph.diagnostics import SourceFault, UsageError
 
 TEXTS = [
     "The cat sat on the mat.",
@@ -226,5 +226,5 @@ def test_collator_and_rows_must_fit(wordpiece: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match=r"keys that differ, not \['a', 'a'\]"):
         Collator([encoding, encoding])
     done = encode(rows_of(["cat"]), [encoding])
-    with pytest.raises(ValueError, match="no columns of the encoding `b`"):
+    with pytest.raises(UsageError, match="the rows have no token ids for `b`, only `index`, `a/input_ids`"):
         Collator([Encoding("b", wordpiece, 8)])([done[0]])
