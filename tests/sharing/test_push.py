@@ -70,11 +70,11 @@ def test_a_push_is_listed_and_then_there(run: Path, hub: StubHub, tmp_path: Path
     (run / "student" / "checkpoint-2" / "optimizer.pt").write_bytes(b"a pickle")
     dry, first, again = push(
         hub.url,
-        [str(run), "me/x", "--dry-run"],
+        [str(run), "me/none", "--dry-run"],  # as long as the other name, which the card repeats
         [str(run), "me/tiny", "--private"],
         [str(run), "tiny", "--revision", "v2"],
     )
-    assert (dry.code, dry.stdout, dry.stderr) == (0, "nothing was sent to me/x\n", first.stderr)
+    assert (dry.code, dry.stdout, dry.stderr) == (0, "nothing was sent to me/none\n", first.stderr)
     assert (first.code, first.stdout) == (0, f"{hub.url}/me/tiny\n"), first.stderr
     assert list(hub.repos) == ["me/tiny"]
     files = hub.repos["me/tiny"]["main"]

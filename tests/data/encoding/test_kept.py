@@ -47,7 +47,9 @@ def wordpiece() -> PreTrainedTokenizerFast:
 
 def pairs(folder: Path, rows: Sequence[dict[str, str]] = PAIRS, **settings: object) -> tuple[Files, Examples]:
     """A table of pairs and its examples."""
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path, content = folder / "pairs.jsonl", "".join(json.dumps(row) + "\n" for row in rows)
+    if not path.exists() or path.read_text() != content:  # other processes may be reading it
+        path.write_text(content)
     source = Files(train="pairs.jsonl", text=("a", "b"), label="label", **settings)
     return source, open_examples(source, folder)
 
