@@ -510,11 +510,11 @@ def main() -> None:
         for size in options.batch:
             lines += ["", f"### Batch {size}, {title}", ""]
             found: dict[str, Times] = {}
-            floors = {}
+            products, fastest = {}, 0.0
             for name in options.workloads:
                 content = batches(options.steps + WARM, size, make())
                 found[name] = race(WORKLOADS[name], content, options.contestants, 0.0 if options.check else 0.1)
-                floors[name] = floor(WORKLOADS[name], content[WARM:]) / peak()
+                products[name], fastest = floor(WORKLOADS[name], content[WARM:]), max(fastest, peak())
                 print(
                     name, {k: round(found[name].ratio(k), 2) for k in found[name].seconds}, file=sys.stderr, flush=True
                 )
@@ -523,7 +523,7 @@ def main() -> None:
                 cells = [f"{x.ratio(contestant):.2f}" if contestant in x.seconds else "" for x in found.values()]
                 lines.append(f"| {contestant} | {' | '.join(cells)} |")
             times = [
-                statistics.median(x.seconds["brewgraph"][WARM:]) / floors[k]
+                statistics.median(x.seconds["brewgraph"][WARM:]) * fastest / products[k]
                 for k, x in found.items()
                 if "brewgraph" in x.seconds
             ]
