@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,8 +235,10 @@ class CheckedRecipe:
         from brewgraph.training.callbacks import Callbacks
 
         here, home = (None if place is None else Path(place) for place in (out, runs))
-        options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
-        options = replace(options, callbacks=Callbacks(tuple(callbacks)).callbacks, report=write_report)
+        told = Callbacks(tuple(callbacks)).callbacks
+        options = Options(
+            here, home, force, dry_run, without_teacher, allow_python, tuple(skip), callbacks=told, report=write_report
+        )
         return run_checked(self._checked, options, reporter or _reporter_of_run(""))
 
 

@@ -187,18 +187,19 @@ def _run_owned(
         on_main_process(lambda: _write_resolved(folder, checked, resolved))
         with explained(folder):
             callbacks = Callbacks(options.callbacks, main=this_process().is_main_process)
-            rows = _train(
-                builder, folder, options.without_teacher, reporter, trackers, resume=resume, callbacks=callbacks
-            )
+            try:
+                rows = _train(
+                    builder, folder, options.without_teacher, reporter, trackers, resume=resume, callbacks=callbacks
+                )
+            except BaseException:
+                trackers.end(finished=False)
+                raise
     except EndedByCallback as ended:
-        trackers.end(finished=False)
         error = ended.error
     except INTERRUPTIONS as interruption:
-        trackers.end(finished=False)
         same = f"run the same command again{', without --force' if options.force else ''}"
         raise type(interruption)(f"{same}: {_what_follows(folder, Path(checked.recipe.source.name).stem)}") from None
     except Exception as failure:
-        trackers.end(finished=False)
         if this_process().is_main_process:
             folder.record_failure(failure)
         raise

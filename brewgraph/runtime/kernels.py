@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from brewgraph.digest import digest
-from brewgraph.models.capture.attention import dropped_out, fast_kernels_are_on, keep_mask
+from brewgraph.models.capture.attention import fast_kernels_are_on, keep_mask
 from brewgraph.paths import facts_folder, keep_fact, read_json
 
 WORTHWHILE = 1.2
@@ -118,12 +118,17 @@ class _Dropout(torch.autograd.Function):
         mask = keep_mask(x.shape, rate)
         ctx.save_for_backward(mask)
         ctx.rate = rate
-        return dropped_out(x, mask, rate)
+        return _dropped_out(x, mask, rate)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
-        return dropped_out(gradients[0], mask, ctx.rate), None
+        return _dropped_out(gradients[0], mask, ctx.rate), None
+
+
+def _dropped_out(x: Tensor, mask: Tensor, rate: float) -> Tensor:
+    """`x` where the mask is true, divided by 1 - `rate`; zeros elsewhere."""
+    return (x * mask.view(torch.uint8)).mul_(1 / (1 - rate))  # bytes are multiplied faster than truth values
 
 
 def _drops(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> bool:

@@ -379,8 +379,3 @@ def keep_mask(shape: torch.Size, rate: float) -> Tensor:
     size = shape.numel()
     draws = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     return draws.view(torch.int16)[:size].view(shape) >= round(rate * 2**16) - 2**15
-
-
-def dropped_out(x: Tensor, mask: Tensor, rate: float) -> Tensor:
-    """`x` where the mask is true, divided by 1 - `rate`; zeros elsewhere."""
-    return (x * mask.view(torch.uint8)).mul_(1 / (1 - rate))  # bytes are multiplied faster than truth values
