@@ -2,13 +2,16 @@
 
 torch sends `linear` to the BLAS library that it was built with. On many processors oneDNN computes the same product
 faster, to the same precision. The choice is kept with the facts on disk, by processor, number of threads and version of
-torch. Dropout draws four chances from each random number. The gradient of a large embedding keeps its memory from step
-to step: the system takes longer to clear new pages than the sums take. `BREWGRAPH_KERNELS=off` keeps torch's kernels.
+torch. Dropout draws four chances from each random number. Freed memory stays with the process, and the gradient of a
+large embedding keeps its memory from step to step: the system takes longer to clear new pages than the sums take.
+`BREWGRAPH_KERNELS=off` keeps torch's kernels and the allocator's defaults.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import platform
 import statistics
 import time
@@ -37,7 +40,7 @@ _SMALL = 1 << 20
 _FEW = 1 << 14
 """Dropouts of fewer numbers stay with torch."""
 _KEPT = 1 << 23
-"""Numbers of a gradient up to which its memory is kept anyway: malloc of glibc gives back what has more than 32 MiB."""
+"""Numbers of a gradient up to which `keep_freed_memory` keeps its memory: malloc maps what has more than 32 MiB."""
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -46,8 +49,10 @@ def fast_kernels() -> AbstractContextManager[Any]:
 
     Not under a mode that looks at torch's own operations, as fake tensors and counters of FLOPs do.
     """
-    on = fast_kernels_are_on() and _get_current_dispatch_mode() is None
-    return FastKernels(products=_onednn_is_faster()) if on else nullcontext()
+    if not fast_kernels_are_on() or _get_current_dispatch_mode() is not None:
+        return nullcontext()
+    keep_freed_memory()
+    return FastKernels(products=_onednn_is_faster())
 
 
 class FastKernels(TorchFunctionMode):
@@ -211,6 +216,20 @@ def _fits(x: Any, weight: Any, bias: Any = None) -> bool:
         and x.numel() * weight.shape[0] >= _SMALL
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Has glibc's malloc keep freed blocks of up to 32 MiB, the most it allows, for the next step.
+
+    By default it returns them to the system after each step, which clears each page before it hands it out again. The
+    memory of the process stays at its peak. An environment that tunes malloc itself is left as it is.
+    """
+    tuned = "malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(x.startswith("MALLOC_") for x in os.environ)
+    if platform.libc_ver()[0] == "glibc" and not tuned:
+        mallopt, M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = ctypes.CDLL(None).mallopt, -1, -3
+        mallopt(M_MMAP_THRESHOLD, _KEPT * 4)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @cache

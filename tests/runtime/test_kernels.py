@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -272,3 +276,26 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {fast_kernels().products for _ in range(3)}
     assert len(chosen) == 1
     kernels._onednn_is_faster.cache_clear()
+
+
+MAPPED = """
+import ctypes, torch
+from brewgraph.runtime.kernels import fast_kernels
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = type("Info", (ctypes.Structure,), {"_fields_": [(f"x{i}", ctypes.c_size_t) for i in range(10)]})
+with fast_kernels():
+    before = mallinfo().x4
+    block = torch.ones(31 << 18)
+    print((mallinfo().x4 - before) >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only malloc of glibc is set")
+@pytest.mark.parametrize("kept", [{}, {"BREWGRAPH_KERNELS": "off"}, {"MALLOC_ARENA_MAX": "2"}])
+def test_freed_memory_stays_with_the_process(kept: dict[str, str]) -> None:
+    """A block of 31 MiB lies on the heap, which the process keeps; it is mapped, and given back when it is freed, where
+    kernels are off or the environment tunes malloc.
+    """
+    usual = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    done = subprocess.run([sys.executable, "-c", MAPPED], env={**usual, **kept}, stdout=subprocess.PIPE, check=True)
+    assert int(done.stdout) == (31 if kept else 0)
