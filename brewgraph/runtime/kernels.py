@@ -15,8 +15,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -102,13 +102,40 @@ class _Linear(torch.autograd.Function):
 
 
 def _product_over_rows(g_MN: Tensor, x_MK: Tensor) -> Tensor:
-    """gᵀ x. oneDNN copies a transposed first operand: the other one comes first, and the result is transposed, if that
-    copies less.
+    """gᵀ x. `mm` takes transposed operands as they are. Without it oneDNN copies a transposed first operand: the other
+    one comes first, and the result is transposed, if that copies less.
     """
     (rows, n), k = g_MN.shape, x_MK.shape[1]
+    if _mm_takes_onednn():
+        with _mm_by_onednn():  # into a result of its own, as autocast changes no such product
+            return torch.mm(g_MN.t(), x_MK, out=g_MN.new_empty(n, k))
     if rows * n > rows * k + n * k:
         return _product(x_MK.t(), g_MN.t(), None).t().contiguous()
     return _product(g_MN.t(), x_MK.t(), None)
+
+
+@contextmanager
+def _mm_by_onednn() -> Iterator[None]:
+    """fp32 products of `mm` on oneDNN, which torch asks only where lower precision is allowed."""
+    settings = torch.backends.mkldnn.matmul
+    former, settings.fp32_precision = settings.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = former
+
+
+@cache
+def _mm_takes_onednn() -> bool:
+    """Whether oneDNN computes fp32 products of `mm` in fp32 where lower precision is allowed: without AMX it does."""
+    if torch.cpu._is_amx_tile_supported():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(512, size, generator=generator) for size in (768, 256))
+    expected = x.double().t() @ y.double()
+    with _mm_by_onednn():
+        product = torch.mm(x.t(), y, out=torch.empty(768, 256))
+    return torch.allclose(product.double(), expected, rtol=1e-4, atol=1e-3)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -69,7 +69,8 @@ def test_values_and_gradients_are_torchs(
         torch.testing.assert_close(layer(x).double(), exact(y), rtol=1e-5, atol=1e-5)
 
 
-def test_rows_that_lie_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mm", [True, False])
+def test_rows_that_lie_apart(mm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first tokens of examples, as a pooler takes them: the gradient is torch's, and oneDNN gets dense operands,
     for transposed rows with gaps between them it takes a thousand times as long."""
     torch.manual_seed(0)
@@ -84,11 +85,27 @@ def test_rows_that_lie_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         return product(x, weight, bias)
 
     monkeypatch.setattr(kernels, "_product", note)
+    monkeypatch.setattr(kernels, "_mm_takes_onednn", lambda: mm)
     with FastKernels():
         layer(states[:, 0]).square().sum().backward()
     torch.testing.assert_close([states.grad, layer.weight.grad, layer.bias.grad], wanted, rtol=1e-4, atol=1e-4)
-    assert len(gaps) == 3
+    assert len(gaps) == (1 if mm else 3)
     assert not any(gaps)
+
+
+@pytest.mark.parametrize("mm", [True, False])
+@pytest.mark.parametrize(("rows", "n", "k"), [(96, 160, 128), (131, 64, 300), (40, 300, 64)])
+def test_products_over_rows_are_of_fp32(rows: int, n: int, k: int, mm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of a weight is exact to fp32, under autocast too, and torch's setting is as it was."""
+    if mm and not kernels._mm_takes_onednn():
+        pytest.skip("oneDNN computes products of `mm` in lower precision on this processor")
+    monkeypatch.setattr(kernels, "_mm_takes_onednn", lambda: mm)
+    g_MN, x_MK = torch.randn(rows, n), torch.randn(rows, k)
+    former = torch.backends.mkldnn.matmul.fp32_precision
+    with torch.autocast("cpu", torch.bfloat16):
+        product = kernels._product_over_rows(g_MN, x_MK)
+    torch.testing.assert_close(product.double(), g_MN.double().t() @ x_MK.double(), rtol=1e-5, atol=1e-4)
+    assert torch.backends.mkldnn.matmul.fp32_precision == former
 
 
 def test_the_measurement_does_not_ask_for_autocast() -> None:
