@@ -65,7 +65,9 @@ def pages() -> dict[str, str]:
     for code, line in CODES.items():
         page = page_of(code)
         before = f"\n{SETTING}\n\n## Wrong"
-        text = page.text.replace("\n## Wrong", before, 1) if page else _without_page(code, line)
+        text = page.text if page else _without_page(code, line)
+        if page and page.wrong.kind != "json":  # which is no spec
+            text = text.replace("\n## Wrong", before, 1)
         text, source, rest = text.partition("\n## Source")
         made[f"codes/{code}.md"] = "\n".join([text, *_fault_table(faults_of.get(code, []))]) + f"\n{source}{rest}\n"
     return made
