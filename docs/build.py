@@ -204,9 +204,8 @@ def navigation(items: list[Any], every: Iterable[str]) -> list[Any]:
         elif item == "codes/":
             members.append("codes/index.md")
             for number, words in FAMILIES.items():
-                members.append(
-                    {words.capitalize(): [{f"{c}: {CODES[c]}": f"codes/{c}.md"} for c in CODES if c[1] == number]}
-                )
+                titles = {c: f"{c}: {line}".replace("`", "") for c, line in CODES.items() if c[1] == number}
+                members.append({words.capitalize(): [{title: f"codes/{c}.md"} for c, title in titles.items()]})
         elif item == "files/":
             members.append({"Specs and scripts": _grouped(every, item)})
         elif isinstance(item, dict):

@@ -503,6 +503,15 @@ def test_what_cannot_be_is_said_and_nothing_is_written(fault: str) -> None:
     assert sorted(Path().rglob("*")) == before
 
 
+def test_a_teacher_by_a_whole_path_is_looked_for(here: Path) -> None:
+    """As by a path from here: the folder with the nearest name is offered."""
+    save(Path("models/bert"))
+    with pytest.raises(UsageError, match=r"there is no folder `.*/brt`: did you mean `.*/models/bert`\?"):
+        start(Wishes(str(here / "models/brt"), "reviews.csv"), Path("new"))
+    with pytest.raises(UsageError, match="there is no folder `/nowhere/at/all`"):
+        start(Wishes("/nowhere/at/all", "reviews.csv"), Path("new"))
+
+
 def test_a_spec_that_fails_its_check_takes_everything_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files, parts and folders; the fault is one line."""
     save(Path("bert"))
