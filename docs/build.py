@@ -65,7 +65,9 @@ def pages() -> dict[str, str]:
     for code, line in CODES.items():
         page = page_of(code)
         before = f"\n{SETTING}\n\n## Wrong"
-        text = page.text.replace("\n## Wrong", before, 1) if page else _without_page(code, line)
+        text = page.text if page else _without_page(code, line)
+        if page and page.wrong.kind != "json":  # which is no spec
+            text = text.replace("\n## Wrong", before, 1)
         text, source, rest = text.partition("\n## Source")
         made[f"codes/{code}.md"] = "\n".join([text, *_fault_table(faults_of.get(code, []))]) + f"\n{source}{rest}\n"
     return made
@@ -202,9 +204,8 @@ def navigation(items: list[Any], every: Iterable[str]) -> list[Any]:
         elif item == "codes/":
             members.append("codes/index.md")
             for number, words in FAMILIES.items():
-                members.append(
-                    {words.capitalize(): [{f"{c}: {CODES[c]}": f"codes/{c}.md"} for c in CODES if c[1] == number]}
-                )
+                titles = {c: f"{c}: {line}".replace("`", "") for c, line in CODES.items() if c[1] == number}
+                members.append({words.capitalize(): [{title: f"codes/{c}.md"} for c, title in titles.items()]})
         elif item == "files/":
             members.append({"Specs and scripts": _grouped(every, item)})
         elif isinstance(item, dict):

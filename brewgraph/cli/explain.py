@@ -78,9 +78,9 @@ def _code(code: str) -> Iterator[str]:
         return
     for title, role, text in (
         ("", "", "\n\n".join(wrapped(" ".join(part.split())) for part in page.words.split("\n\n"))),
-        ("wrong", "error", _indented(page.wrong)),
-        ("right", "added", _indented(page.right)),
-        ("", "", wrapped(SETTING)),
+        ("wrong", "error", _indented(page.wrong.text)),
+        ("right", "added", _indented(page.right.text)),
+        ("", "", wrapped(SETTING) if page.wrong.kind != "json" else ""),
         ("source", "bold", wrapped(" ".join(page.source.split()), "    ") if page.source else ""),
     ):
         if text:

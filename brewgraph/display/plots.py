@@ -196,7 +196,7 @@ def _draw_scatter(axes: Axes, plot: Scatter) -> None:
     axes.set_ylabel(plot.up)
     axes.margins(x=0.2, y=0.3)
     if min(across for _, across, _ in plot.points) >= 0:
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 2.3 * middle)  # room for the disc that lies farthest
 
 
 def _draw_cloud(axes: Axes, plot: Cloud) -> None:

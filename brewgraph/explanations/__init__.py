@@ -1,6 +1,8 @@
 """What the codes of diagnostics mean: a line for each in `codes.toml`, and a page for most, a Markdown file beside it.
 
 A page is `# CODE: its line`, words, `## Wrong` and `## Right` with a spec each, and where there is one `## Source`.
+A block in place of a spec says in its first line how the fault is met: ```` ```brew run ````, a spec whose run ends
+with it; ```` ```python ````, a program that prints a spec; ```` ```json ````, a configuration for `brewgraph convert`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ _TABLE: dict[str, dict[str, str]] = tomllib.loads((files(__package__) / "codes.t
 CODES, FAMILIES = _TABLE["codes"], _TABLE["families"]
 SETTING = "In the examples `big` is a teacher of three layers, `tiny` a student of two, `d` labelled texts."
 """What the examples leave out: printed after each page, and declared by the test that runs them."""
+_BLOCK = re.compile(r"```([a-z ]+)\n(.*?)```", re.DOTALL)
 _PART = re.compile(r"^## (\w+)\n+(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -23,14 +26,22 @@ def family(code: str) -> str:
 
 
 @dataclass(frozen=True)
+class Example:
+    """A block of a page: `kind` is `brew`, a spec without what every example has, or as the head of this file says."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Page:
-    """One code's page. `wrong` and `right` are specs, without what every example has."""
+    """One code's page."""
 
     code: str
     title: str
     words: str
-    wrong: str
-    right: str
+    wrong: Example
+    right: Example
     source: str
     text: str
 
@@ -43,9 +54,9 @@ def page_of(code: str) -> Page | None:
     text = place.read_text(encoding="utf-8").strip()
     head, _, body = text.partition("\n")
     parts = {name.lower(): content.strip() for name, content in _PART.findall(body)}
-    specs = {name: parts[name].removeprefix("```brew\n").removesuffix("```") for name in ("wrong", "right")}
+    wrong, right = (Example(*block.groups()) for block in map(_BLOCK.match, (parts["wrong"], parts["right"])) if block)
     words = body[: body.index("## ")].strip()
-    return Page(code, head.removeprefix(f"# {code}: "), words, **specs, source=parts.get("source", ""), text=text)
+    return Page(code, head.removeprefix(f"# {code}: "), words, wrong, right, parts.get("source", ""), text)
 
 
 def explained() -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,7 +77,13 @@ def local(name: str, folder: Path, field: str = "name") -> str:
         what = "is the folder of a run" if (path / "resolved.json").is_file() else f"holds no {kind}"
         help = f"name the folder of the {kind} in it: " + " or ".join(f"`{name.rstrip('/')}/{x}`" for x in inside[:3])
         raise SourceFault("B314" if field == "tokenizer" else "B310", f"`{name}` {what}", help=help, field=field)
-    return str(path) if path.is_dir() else name
+    return _without_dots(path) if path.is_dir() else name
+
+
+def _without_dots(folder: Path) -> str:
+    """The path of a folder without `..`, as messages show it, unless links make that another folder."""
+    plain = os.path.normpath(folder)
+    return plain if os.path.isdir(plain) and os.path.samefile(plain, folder) else str(folder)
 
 
 def _holds(folder: Path, files: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from brewgraph.data.sources.examples import facts as facts_of
 from brewgraph.data.sources.examples import read
 from brewgraph.data.sources.reader import Contents, DataFacts, stamp
-from brewgraph.data.sources.rows import Split, form_of_file, read_table
+from brewgraph.data.sources.rows import FORMATS, Split, form_of_file, plain_suffix, read_table
 from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
 from brewgraph.models.tokenization import Tokens
 from brewgraph.paths import locate, nearby
@@ -37,7 +38,7 @@ _TEXTS = (
 _PAIRS = (
     ("premise", "hypothesis"), ("sentence1", "sentence2"), ("text_a", "text_b"), ("text1", "text2"),
     ("sentence_a", "sentence_b"), ("question1", "question2"), ("question", "sentence"), ("query", "passage"),
-    ("query", "document"), ("title", "body"),
+    ("query", "document"), ("title", "body"), ("s1", "s2"), ("sent1", "sent2"), ("text", "text_pair"),
 )  # fmt: skip
 """Names of columns as data sets have them, in the order in which they are taken."""
 _SAMPLE = 2000
@@ -196,7 +197,7 @@ def _existing(name: str, option: str) -> Path:
     return path
 
 
-_SPLITS = {"train": ("train", "training"), "dev": ("dev", "valid", "validation", "val", "eval", "test")}
+_TRAIN, _DEV = ("train", "training"), ("dev", "valid", "validation", "val", "eval")
 """How files of a split are called."""
 
 
@@ -207,7 +208,7 @@ def _stem(path: Path) -> str:
 def _files_in(name: str, folder: Path, dev: str | None) -> tuple[str, str | None]:
     """The file of the training rows in a folder, and that of the dev rows."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    train = [path for path in files if _stem(path) in _SPLITS["train"]]
+    train = [path for path in files if _stem(path) in _TRAIN]
     if len(train) != 1:
         what = f"is a folder with {'several files' if train else 'no file'} called `train`"
         help = f"name one of its files: it holds {listing((x.name for x in files), 6) or 'none'}"
@@ -216,17 +217,24 @@ def _files_in(name: str, folder: Path, dev: str | None) -> tuple[str, str | None
 
 
 def _beside(train: Path) -> Path | None:
-    """The dev file beside a file called `train`, of the same form."""
-    if _stem(train) not in _SPLITS["train"]:
+    """The dev file beside a file called `train`: of the same form, else another table for a table."""
+    if _stem(train) not in _TRAIN:
         return None
     rest = train.name[len(_stem(train)) :]
-    names = (train.with_name(stem + rest) for stem in _SPLITS["dev"] if stem != "test")
-    return next((path for path in names if path.is_file()), None)
+    alike = [train.with_name(stem + rest) for stem in _DEV]
+    others = [path for path in sorted(train.parent.iterdir()) if _stem(path) in _DEV and _is_table(path)]
+    return next((path for path in (*alike, *(others if _is_table(train) else ())) if path.is_file()), None)
+
+
+def _is_table(path: Path) -> bool:
+    return plain_suffix(path.name) in FORMATS
 
 
 def _kind(form: str, name: str, task: LabelType | None, teacher: SeenModel) -> LabelType | None:
     """The type of the labels as far as the form of a file, the task and the teacher tell; None: rows must tell."""
     head = teacher.label_type
+    if head in (MASKED, NEXT) and form != "text":
+        head = NONE  # a pretrained model, which learns the labels first
     wanted = task if task is not None else head if head else None
     if wanted is None:
         if form == "text":
@@ -296,13 +304,23 @@ def _table(
     for option, named in (("--text", text), ("--label", labelled)):
         for column in (x for x in named if x not in names):
             help = f"{suggest(column, names)} the columns are {listing(names, 12)}".strip()
-            raise WishFault(option, f"`{name}` has no column `{column}`: {help}")
+            raise WishFault(option, f"`{name}` has no column `{column}`: {table.separator_help or help}")
+    if len(text) > 2:
+        raise WishFault("--text", f"it names {len(text)} columns: name one, or two whose texts are a pair")
+    if both := [column for column in text if column in labelled]:
+        raise WishFault("--label", f"`{both[0]}` is the text: name another column, or none")
+    if not text and label == GUESS and (help := table.separator_help):
+        raise WishFault("--data", f"`{name}` has one column, `{names[0]}`: {help}")
+    guessed = label == GUESS
     if label == GUESS:
         label = _label_column(table, name, kind, text, teacher)
         notes.append(f"takes `{label}` for the label: --label names another, --label none says that there is none")
     if not text:
         text = _text_columns(table, name, labelled or (label,))
         notes.append(f"takes {listing(text)} for the text: --text names one column, or two as `--text first,second`")
+        if guessed and not table.typed and len(text[0].split()) > 2 and label in table.rows[label][:_SAMPLE]:
+            help = "write a first line with the names of the columns"
+            raise WishFault("--data", f"`{name}` seems to have no header, and its first line is a row: {help}")
     plain: dict[str, Any] = {"train": name, "dev": dev, "text": tuple(text), "label": label}
     if label is None:
         return Files(**plain)
@@ -395,7 +413,16 @@ def in_order_of(data: SeenData, teacher: SeenModel) -> SeenData:
     for another number of them than its logits.
     """
     classes, known = data.classes, teacher.classes
-    if not data.label_type.per_class or not classes or teacher.outputs is None:
+    if not data.label_type.per_class or not classes or not teacher.known:
+        return data
+    seen = data.facts.seen if data.facts is not None and data.facts.seen else classes
+    numbered = classes == tuple(map(str, range(len(classes))))
+    counts = teacher.outputs in (None, len(seen)) and set(known or seen) == set(seen)
+    if numbered and len(seen) < len(classes) and counts:  # numbers that do not count from 0 are names
+        with suppress(WishFault):
+            data = _named(data, known or seen)
+            classes, numbered = data.classes, False
+    if teacher.outputs is None:
         return data
     counted = f"`{teacher.name}` has {teacher.outputs} classes"
     names = len(classes)
@@ -403,21 +430,24 @@ def in_order_of(data: SeenData, teacher: SeenModel) -> SeenData:
         if names != teacher.outputs:
             raise WishFault("--teacher", f"{counted}, and the data have {names}: {listing(classes, 8)}")
         return data
-    numbered = classes == tuple(map(str, range(names)))
     unknown = [x for x in classes if x not in known]
-    if unknown and (not numbered or names > len(known)):
-        seen = data.facts.seen if data.facts is not None and data.facts.seen else classes
-        if missing := [x for x in seen if x not in known] if data.label_type == TAGS else unknown:
-            help = "where it names the same classes otherwise, --labels names them in the order of its logits"
-            message = f"the data have the label{'s' if len(missing) > 1 else ''} {listing(missing, 6)}"
-            raise WishFault("--teacher", f"{message}, and `{teacher.name}` knows {listing(known, 6)}: {help}")
+    missing = [x for x in seen if x not in known] or ([] if data.label_type == TAGS else unknown)
+    if missing and unknown and (not numbered or names > len(known)):
+        help = "where it names the same classes otherwise, --labels names them in the order of its logits"
+        message = f"the data have the label{'s' if len(missing) > 1 else ''} {listing(missing, 6)}"
+        raise WishFault("--teacher", f"{message}, and `{teacher.name}` knows {listing(known, 6)}: {help}")
     if known == classes:
         return data
     several = isinstance(getattr(data.source, "label", None), tuple)  # a column for each class
     if several and len(known) > names:
         missing = [x for x in known if x not in classes]
         raise WishFault("--label", f"`{teacher.name}` also knows {listing(missing, 6)}: name a column for each class")
-    source = data.source.model_copy(update={"label" if several else "classes": known})
+    return _named(data, known, "label" if several else "classes")
+
+
+def _named(data: SeenData, names: tuple[str, ...], field: str = "classes") -> SeenData:
+    """The data with names of classes, in this order. Raises `WishFault` where their rows have others."""
+    source = data.source.model_copy(update={field: names})
     try:
         facts = facts_of(source, HERE)
     except SourceFault as fault:

@@ -60,8 +60,12 @@ def hold_out(data: SeenData) -> Parts:
         lines = read_text(path.name, path, "train").splitlines(keepends=True)
         first = len(lines) - int(len(lines) * SHARE)
         parts = _of_texts("lines", plain_suffix(path.name) or ".txt", lines, range(first, len(lines)), "".join)
-    if not parts.rows["dev"]:
-        raise WishFault("--dev", f"`{path}` has too few rows to hold out a tenth for dev: name a file of its own")
+    if not all(parts.rows.values()):
+        why = f"`{path}` has too few {parts.what} to hold out a tenth for dev"
+        if sum(parts.rows.values()) >= 1 / SHARE:
+            why = f"no {parts.what} of `{path}` can be held out for dev: equal texts stay together, and no label may "
+            why += "be left in dev alone"
+        raise WishFault("--dev", f"{why}: name a file of its own")
     return parts
 
 

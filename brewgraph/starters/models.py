@@ -75,7 +75,7 @@ def look_at_model(name: str, option: str) -> SeenModel:
     try:
         config = read_config(local(name, here))
     except SourceFault as fault:
-        if fault.code != "B311":
+        if fault.code != "B311" and (place.exists() or not place.parent.is_dir()):
             raise WishFault(option, f"{fault.message}: {fault.help}") from fault
         near = near_folder(place, ("config.json",))
         if near or (len(place.parts) > 1 and place.parent.is_dir()):

@@ -10,7 +10,7 @@ from pathlib import Path
 from brewgraph.checking.check import check
 from brewgraph.diagnostics import Diagnostic, SpecError, UsageError
 from brewgraph.paths import check_writable
-from brewgraph.recipe.label_types import MASKED, NEXT, NONE, SPANS, LabelType
+from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, VALUE, LabelType
 from brewgraph.source import Source
 from brewgraph.starters.data import GUESS, SeenData, in_order_of, lengths, look_at_data
 from brewgraph.starters.held_out import hold_out
@@ -82,6 +82,8 @@ def look_at(wishes: Wishes) -> tuple[SeenModel, SeenData]:
         if teacher.outputs is not None and teacher.outputs != len(wishes.labels):
             counted = f"{len(wishes.labels)} classes, and `{teacher.name}` has {teacher.outputs}"
             raise WishFault("--labels", f"it names {counted}: name each once, in the order of its logits")
+        if len(set(wishes.labels)) < len(wishes.labels):
+            raise WishFault("--labels", "it names a class twice: name each once, in the order of the teacher's logits")
         teacher = replace(teacher, classes=wishes.labels)
     data = look_at_data(wishes.data, wishes.dev, teacher, task=wishes.task, text=wishes.text, label=wishes.label)
     return teacher, in_order_of(data, teacher)
@@ -98,11 +100,14 @@ def _draft(wishes: Wishes, teacher: SeenModel, data: SeenData, folder: Path, not
     if student is None and wishes.layers is None:
         of = f" of {teacher.layers}" if teacher.layers is not None else ""
         notes.append(f"the student has {layers}{of} layers: --layers says how many, --student names another model")
-    trains = teacher.known and data.label_type != teacher.label_type and not _fits(teacher, data)
-    if trains and (data.label_type in (MASKED, NEXT, NONE) or teacher.label_type):
+    trains = teacher.known and not _fits(teacher, data)
+    if trains and (data.label_type in (MASKED, NEXT, NONE) or teacher.label_type not in (MASKED, NEXT, NONE)):
         learns = f"has a head for `{teacher.label_type}`" if teacher.label_type else "has no head"
         help = "name a model that is trained for the task" + (", or data with labels" if not data.label_type else "")
-        raise WishFault("--teacher", f"`{teacher.name}` {learns}, and the data need {data.label_type or 'one'}: {help}")
+        need = (
+            f"need one for `{data.label_type}`" if data.label_type else "without labels need one of classes or values"
+        )
+        raise WishFault("--teacher", f"`{teacher.name}` {learns}, and the data {need}: {help}")
     labels = wishes.labels
     if not trains and not labels and teacher.outputs is not None and not teacher.classes and data.classes:
         labels = data.classes
@@ -125,8 +130,13 @@ def _draft(wishes: Wishes, teacher: SeenModel, data: SeenData, folder: Path, not
 
 
 def _fits(teacher: SeenModel, data: SeenData) -> bool:
-    """Whether the teacher's head predicts labels of this type: several classes share the head of one."""
-    return bool(teacher.label_type) and (not data.label_type or teacher.label_type.task == data.label_type.task)
+    """Whether the teacher's head predicts labels of this type: several classes share the head of one, a value does
+    not.
+    """
+    head, labels = teacher.label_type, data.label_type
+    if not labels:
+        return head in (CLASS, CLASSES, VALUE)
+    return head.task == labels.task and (head == VALUE) == (labels == VALUE)
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,7 +179,9 @@ def _write(draft: Draft, spec: Path, notes: list[str]) -> Started:
     """Write everything, then check it; without hidden states where the models' do not fit."""
     teacher = spec.with_name("teacher.brew")
     parts = hold_out(draft.data) if not draft.data.has_dev else None
-    names = {x: _part(spec, x, parts.suffix) for x in ("train", "dev")} if parts is not None else {}
+    if draft.trains_teacher and spec == teacher:
+        raise UsageError(f"`{teacher.name}` is the name of the teacher's spec beside it; name another file")
+    names = _parts(spec, parts.suffix) if parts is not None else {}
     wanted = [spec, *([teacher] if draft.trains_teacher else []), *names.values()]
     if taken := next((x for x in wanted if x.exists()), None):
         raise UsageError(f"`{taken}` exists already; name another file")
@@ -189,9 +201,12 @@ def _write(draft: Draft, spec: Path, notes: list[str]) -> Started:
     return Started(spec, tuple(wanted), tuple(notes), warnings)
 
 
-def _part(spec: Path, split: str, suffix: str) -> Path:
-    """The file of a part of the data beside a spec."""
-    return spec.with_name(f"{split}{suffix}" if spec.name == "student.brew" else f"{spec.stem}-{split}{suffix}")
+def _parts(spec: Path, suffix: str) -> dict[str, Path]:
+    """The files of both parts of the data beside a spec: with its name, unless it has the folder for itself."""
+    plain = {split: spec.with_name(f"{split}{suffix}") for split in ("train", "dev")}
+    if spec.name == "student.brew" and not any(path.exists() for path in plain.values()):
+        return plain
+    return {split: spec.with_name(f"{spec.stem}-{split}{suffix}") for split in plain}
 
 
 def _checked(draft: Draft, spec: Path, notes: list[str]) -> tuple[Diagnostic, ...]:

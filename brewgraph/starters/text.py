@@ -99,7 +99,8 @@ def student_text(draft: Draft) -> str:
     """The spec of the student, in its canonical layout."""
     kind = draft.data.label_type
     hidden, terms = _hidden(draft), _terms(draft)
-    title = _TITLES[kind] + (", hidden states" if hidden else "")
+    title = _TITLES[kind or draft.teacher.label_type]
+    title = (title if kind else title.removesuffix(", the labels")) + (", hidden states" if hidden else "")
     begins = f"{draft.layers} of the teacher's layers" if draft.student is None else "another model"
     lines = ["brew 1", "", *_comment(f"The student is {begins}. Its loss: {title}.")]
     lines += _comment("`brewgraph ops` lists what a loss can hold, `brewgraph ops kd` explains one of them.")
@@ -172,7 +173,7 @@ def _terms(draft: Draft) -> list[str]:
         VALUE: "mse(big.logits -> small.logits)",
         TAGS: "kd(big.logits -> small.logits, T=T, mask=labels)",
     }
-    soft = by_kind.get(kind, "kd(big.logits -> small.logits, T=T)")
+    soft = by_kind.get(kind or draft.teacher.label_type, "kd(big.logits -> small.logits, T=T)")
     if kind == TAGS and not draft.shares_tokens:
         soft = "kd(words(big.logits) -> words(small.logits), T=T)"
     hard = [] if kind == NONE else [f"hard = {kind.loss}({name}.labels -> small.logits)"]

@@ -52,6 +52,12 @@ def test_everything_has_a_page() -> None:
     assert {f"codes/{code}.md" for code in CODES} <= pages().keys()
 
 
+def test_titles_in_the_navigation_are_plain() -> None:
+    """A navigation shows the signs of Markdown as they are."""
+    assert "B331: ema of a model that is not a student" in str(nav())
+    assert "`" not in str(nav())
+
+
 def test_the_page_of_a_code_has_faults_that_a_check_finds() -> None:
     """Those of docs/faults.md with this code, with their messages; at most ten."""
     page = pages()["codes/B118.md"]

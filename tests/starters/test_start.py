@@ -292,6 +292,64 @@ def test_a_teacher_without_a_head_is_trained_first() -> None:
     assert bg.format_text(teacher) == teacher
 
 
+@pytest.mark.parametrize("kind", ["masked", "next"])
+def test_a_language_model_is_trained_on_labels_first(kind: str) -> None:
+    """As a model without a head: most pretrained ones have the head of their pretraining."""
+    model("lm", kind)
+    started, text = made(teacher="lm", data=table("reviews.csv", reviews()))
+    assert [x.name for x in started.files] == ["student.brew", "teacher.brew", "train.csv", "dev.csv"]
+    assert statement(text, "teacher big") == 'brew("teacher.brew", seed=seed)'
+    with pytest.raises(UsageError, match=r"`teacher\.brew` is the name of the teacher's spec beside it; name another"):
+        start(Wishes("lm", "reviews.csv"), Path("other/teacher.brew"))
+    assert not Path("other").exists()
+
+
+def test_labels_that_do_not_count_from_zero() -> None:
+    """Are names, as written: no class is added for 0. `labels` says their order where the teacher names others."""
+    stars = table("stars.csv", [{"text": row["text"], "stars": LABELS.index(row["label"]) + 1} for row in rows(60)])
+    model("base", "features")
+    _, text = made("a", teacher="base", data=stars)
+    assert 'label=stars, classes=["1", "2", "3"]' in statement(text, "data texts")
+    save(Path("bert"))
+    _, text = made("b", teacher="bert", data=stars, labels=("3", "1", "2"))
+    assert 'classes=["3", "1", "2"]' in statement(text, "data texts")
+    assert statement(text, "teacher big") == 'hf("../bert", labels=["3", "1", "2"])'
+    generic = {n: f"LABEL_{n}" for n in range(3)}
+    change_config("bert", id2label=generic, label2id={name: n for n, name in generic.items()})
+    started, text = made("c", teacher="bert", data=stars)
+    assert statement(text, "teacher big") == 'hf("../bert", labels=["1", "2", "3"])'
+    assert any("in the order 1,2,3: it names none" in note for note in started.notes)
+
+
+def test_values_of_a_teacher_without_labels() -> None:
+    """One logit has no distribution: squared errors."""
+    model("rater", "value")
+    _, text = made(teacher="rater", data=table("reviews.csv", reviews()), label=None)
+    assert statement(text, "soft") == "mse(big.logits -> small.logits)"
+    assert "# The student is 2 of the teacher's layers. Its loss: the teacher's numbers, hidden states.\n" in text
+
+
+def test_a_spec_in_the_folder_of_its_data() -> None:
+    """Parts take its name where the data have theirs already."""
+    save(Path("bert"))
+    started, text = made(".", teacher="bert", data=table("train.csv", reviews()))
+    assert [str(x) for x in started.files] == ["student.brew", "student-train.csv", "student-dev.csv"]
+    assert statement(text, "data texts").startswith('files(train="student-train.csv", dev="student-dev.csv", ')
+
+
+def test_a_dev_table_of_another_form_is_taken() -> None:
+    """Where there is none of the same."""
+    save(Path("bert"))
+    table("data/train.csv", reviews())
+    held = [{"review": row["review"], "sentiment": row["sentiment"]} for row in reviews(20)]
+    write_rows(Path("data/validation.jsonl"), held)
+    _, text = made(teacher="bert", data="data")
+    assert 'train="../data/train.csv", dev="../data/validation.jsonl"' in statement(text, "data texts")
+    table("data/dev.csv", reviews(20))
+    _, text = made("other", teacher="bert", data="data")
+    assert 'dev="../data/dev.csv"' in statement(text, "data texts")
+
+
 def test_a_student_of_another_width() -> None:
     """Its hidden states are projected, layer by layer."""
     save(Path("bert"), width=32, layers=4)
@@ -378,6 +436,40 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too many layers": ({"layers": 9}, "--layers: `models/bert` has 2 layers: write a smaller number"),
     "labels by halves": ({"labels": ("a", "b")}, "--labels: it names 2 classes, and `models/bert` has 3: "),
+    "a class twice": ({"labels": ("bad", "bad", "good")}, "--labels: it names a class twice: name each once"),
+    "three texts": ({"text": ("id", "review", "sentiment")}, "--text: it names 3 columns: name one, or two whose"),
+    "the text as label": (
+        {"text": ("review",), "label": "review"},
+        "--label: `review` is the text: name another column, or none",
+    ),
+    "a head for classes, and values": (
+        {"data": "stars.csv", "task": LABEL_TYPES["value"]},
+        "--teacher: `models/bert` has a head for `class`, and the data need one for `value`: name a model that is",
+    ),
+    "no head, and no labels": (
+        {"teacher": "models/base", "label": None},
+        "--teacher: `models/base` has no head, and the data without labels need one of classes or values: name a model",
+    ),
+    "no header": (
+        {"data": "headless.csv"},
+        "--data: `headless.csv` seems to have no header, and its first line is a row: write a first line with the names",
+    ),
+    "other separators": (
+        {"data": "semicolons.csv"},
+        "--data: `semicolons.csv` has one column, `review;sentiment`: its columns are separated by `;`: save it with",
+    ),
+    "labels that do not count from 0": (
+        {"data": "stars.csv"},
+        "--teacher: the data have the labels `1`, `2` and `3`, and `models/bert` knows `bad`, `fair` and `good`: ",
+    ),
+    "a class per row": (
+        {"teacher": "models/base", "data": "each.csv"},
+        "--dev: no rows of `each.csv` can be held out for dev: equal texts stay together, and no label may be left in dev",
+    ),
+    "one text with questions": (
+        {"teacher": "models/base", "data": "one.json"},
+        "--dev: `one.json` has too few texts to hold out a tenth for dev: name a file of its own",
+    ),
     "few rows": ({"data": "few.csv"}, "--dev: `few.csv` has too few rows to hold out a tenth for dev: name a file"),
     "a call at fault": ({"data": 'glue("sst3")'}, "task"),
 }
@@ -393,6 +485,13 @@ def test_what_cannot_be_is_said_and_nothing_is_written(fault: str) -> None:
     table("moods.csv", [{"text": row["text"], "label": "happy" if n % 2 else "sad"} for n, row in enumerate(rows(30))])
     write_rows(Path("numbers.jsonl"), [{"label": row["label"], "n": n} for n, row in enumerate(rows(30))])
     sentences("words.conll")
+    model("models/base", "features", layers=2)
+    table("stars.csv", [{"text": row["text"], "stars": LABELS.index(row["label"]) + 1} for row in rows(30)])
+    table("each.csv", [{"text": row["text"], "label": f"class {n}"} for n, row in enumerate(rows(30))])
+    questions("one.json", 1)
+    lines = [f"it was the {row['text']},{row['label']}\n" for row in rows(30)]
+    Path("headless.csv").write_text("".join(lines))
+    Path("semicolons.csv").write_text("review;sentiment\n" + "".join(lines).replace(",", ";"))
     Path("data").mkdir()
     before = sorted(Path().rglob("*"))
     wishes, message = FAULTS[fault]
@@ -402,6 +501,15 @@ def test_what_cannot_be_is_said_and_nothing_is_written(fault: str) -> None:
     assert error.value.exit_code == (1 if fault == "a call at fault" else 2)
     assert isinstance(error.value, UsageError) or fault == "a call at fault"
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_teacher_by_a_whole_path_is_looked_for(here: Path) -> None:
+    """As by a path from here: the folder with the nearest name is offered."""
+    save(Path("models/bert"))
+    with pytest.raises(UsageError, match=r"there is no folder `.*/brt`: did you mean `.*/models/bert`\?"):
+        start(Wishes(str(here / "models/brt"), "reviews.csv"), Path("new"))
+    with pytest.raises(UsageError, match="there is no folder `/nowhere/at/all`"):
+        start(Wishes("/nowhere/at/all", "reviews.csv"), Path("new"))
 
 
 def test_a_spec_that_fails_its_check_takes_everything_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

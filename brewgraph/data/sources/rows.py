@@ -76,15 +76,22 @@ class Split:
         names = self.rows.column_names
         if column not in names:
             help = f"{suggest(column, names)} the columns are {listing(names)}{remedy}".strip()
-            if len(names) == 1 and not self.typed and (other := re.search(r"[;,|\t]", names[0])):
-                sign = "tabs" if other[0] == "\t" else f"`{other[0]}`"
-                where = {",": "a file with commas is called .csv", "\t": "a file with tabs is called .tsv"}
-                remedy = where.get(other[0], "save it with commas as .csv, or with tabs as .tsv")
-                help = f"its columns are separated by {sign}: {remedy}"
-            raise SourceFault("B402", f"{self.place} has no column `{column}`", help=help, field=field)
+            message = f"{self.place} has no column `{column}`"
+            raise SourceFault("B402", message, help=self.separator_help or help, field=field)
         if column in self.twice:
             help = "rename one of them in the header"
             raise SourceFault("B411", f"{self.place} has two columns `{column}`", help=help, field=field)
+
+    @property
+    def separator_help(self) -> str:
+        """What to do about a file whose columns are separated by another sign than its name says; else empty."""
+        names = self.rows.column_names
+        if len(names) != 1 or self.typed or not (other := re.search(r"[;,|\t]", names[0])):
+            return ""
+        sign = "tabs" if other[0] == "\t" else f"`{other[0]}`"
+        where = {",": "a file with commas is called .csv", "\t": "a file with tabs is called .tsv"}
+        remedy = where.get(other[0], "save it with commas as .csv, or with tabs as .tsv")
+        return f"its columns are separated by {sign}: {remedy}"
 
 
 @contextmanager
