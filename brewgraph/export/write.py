@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatch
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,12 +22,12 @@ from torch.export import ExportedProgram
 from brewgraph.diagnostics import RunError, UsageError, listing
 from brewgraph.export import onnx_file, openvino_file
 from brewgraph.export.capture import capture, inexpressible, quiet
-from brewgraph.models.export_record import PRECISIONS, ExportRecord, read_record
+from brewgraph.models.export_record import PRECISIONS, ExportRecord
 from brewgraph.models.exported import load_exported
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.padding import moved_inputs, padding_shift, padding_side
 from brewgraph.models.tokenization import as_loaded, load_tokenizer
-from brewgraph.paths import EXPORT_RECORD, check_writable
+from brewgraph.paths import EXPORT_RECORD, check_writable, is_file
 from brewgraph.recipe.label_types import LabelType
 from brewgraph.running.finished import SPLITS, FinishedRun, FinishedTask
 from brewgraph.running.predict import (
@@ -46,6 +47,8 @@ from brewgraph.training.folder import display_path, json_text, replacing, write_
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
 """The name of a target's file."""
 _LIBRARIES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf"), "torch": ()}
+_WRITTEN = (EXPORT_RECORD, "README.md", "config.json", "model.*", "*token*", "vocab*", "merges.txt", "chat_template*")
+"""Names of the files in an exported folder, beside those of the student's."""
 _EXAMPLE = 3
 """Rows of the example that a model is captured with: more than one, so that the number stays open."""
 _BATCH = 16
@@ -87,12 +90,14 @@ def export_student(
     folders = _check(run, task, options)
     student = load_student(task) if is_scored(task) else load_unscored_student(task)
     rows = rows_of(student.task, options.data)
+    if not len(rows):
+        raise UsageError(f"`{options.data}` has no rows to compare the export on: name others with --data")
     calibrating = "int8-static" in options.precisions
     calibration = _calibration(student, options) if calibrating else ()
     before = dict(score(student, rows).values) if student.task.label_type else {}
     parent = next(iter(folders.values())).parent
-    with _explained(parent), tempfile.TemporaryDirectory(prefix=".export-", dir=_made(parent)) as scratch:
-        source = _Source(student, rows, Path(scratch))
+    with _explained(parent), _scratch(parent) as scratch:
+        source = _Source(student, rows, scratch)
         for precision, folder in folders.items():
             static = precision == "int8-static"
             count = sum(len(next(iter(batch.values()))) for batch in calibration) if static else 0
@@ -163,13 +168,34 @@ def _check(run: FinishedRun, task: FinishedTask, options: Options) -> dict[str, 
         _check_runtime(options.target)
     if options.out is None:
         names = {x: "-".join(filter(None, (options.target, x, task.name))) for x in options.precisions}
+        check_writable(
+            run.folder.exports / next(iter(names.values())) / EXPORT_RECORD, "choose another folder with --out"
+        )
         return {precision: run.folder.exports / name for precision, name in names.items()}
     if len(options.precisions) > 1:
         raise UsageError("--out names one folder: export one precision at a time, or leave --out out")
-    check_writable(options.out / EXPORT_RECORD)
-    if options.out.is_dir() and any(options.out.iterdir()) and read_record(options.out) is None:
-        raise UsageError(f"`{options.out}` is not empty and holds no exported model: choose another --out")
-    return {options.precisions[0]: options.out}
+    return {options.precisions[0]: _checked_out(options.out.expanduser(), task)}
+
+
+def _checked_out(out: Path, task: FinishedTask) -> Path:
+    """The folder that an export replaces. Raises `UsageError` if it cannot, or if something else would be lost."""
+    check_writable(out / EXPORT_RECORD, "choose another --out")
+    out = out.resolve() if out.is_symlink() else out
+    if out.is_mount() or out.absolute() == Path.cwd():
+        what = "a mounted disk" if out.is_mount() else "the working directory"
+        raise UsageError(f"`{out}` is {what}, which cannot be replaced: name a folder in it with --out")
+    if not out.is_dir() or not any(out.iterdir()):
+        return out
+    if not is_file(out / EXPORT_RECORD):
+        raise UsageError(f"`{out}` is not empty and holds no exported model: choose another --out")
+    known = {path.name for path in task.student.iterdir() if path.is_file()}
+    names = (path.name for path in out.iterdir())
+    foreign = sorted(x for x in names if x not in known and not any(fnmatch(x, pattern) for pattern in _WRITTEN))
+    if foreign:
+        raise UsageError(
+            f"`{out}` also holds {listing(foreign)}, which would be lost: move that, or choose another --out"
+        )
+    return out
 
 
 def _check_runtime(target: str) -> None:
@@ -394,9 +420,16 @@ def difference(one: Tensor, other: Tensor, mask_BL: Tensor | None, label_type: L
 # ── where it is written ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A folder in `parent` for the files of a call, also for those of libraries: other disks may be smaller."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as folder:
+        before, tempfile.tempdir = tempfile.tempdir, folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before
 
 
 @contextmanager

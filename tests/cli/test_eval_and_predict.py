@@ -101,6 +101,9 @@ def test_other_formats_and_an_output_file(run: Path, tmp_path: Path) -> None:
     assert command("predict", "-q", str(run), str(table), "-o", str(out)).stderr == ""
 
 
+NAME_IT = "name the folder that `brewgraph run` made"
+
+
 @pytest.mark.parametrize("verb", ["eval", "predict"])
 def test_what_is_no_finished_run_is_a_usage_error(verb: str, run: Path, tmp_path: Path) -> None:
     """No folder, a folder without a run, a run that has not ended: one line each, exit code 2."""
@@ -111,13 +114,17 @@ def test_what_is_no_finished_run_is_a_usage_error(verb: str, run: Path, tmp_path
     for folder, words in (
         (
             tmp_path / "runs" / "kopy",
-            f"there is no folder `{tmp_path / 'runs' / 'kopy'}` (in {tmp_path / 'runs'} there is copy)",
+            f"there is no folder `{tmp_path / 'runs' / 'kopy'}` (in {tmp_path / 'runs'} there is copy): {NAME_IT}",
         ),
         (
             tmp_path / "runs",
-            f"`{tmp_path / 'runs'}` holds no run (in {tmp_path / 'runs'} there is copy): name the folder",
+            f"`{tmp_path / 'runs'}` holds no run (in {tmp_path / 'runs'} there is copy): {NAME_IT}",
         ),
-        (tmp_path / "copy", f"there is no folder `{tmp_path / 'copy'}` (in {tmp_path / 'runs'} there is copy)"),
+        (
+            tmp_path / "copy",
+            f"there is no folder `{tmp_path / 'copy'}` (in {tmp_path / 'runs'} there is copy): {NAME_IT}",
+        ),
+        (copy / "spec.brew", f"`{copy / 'spec.brew'}` is a file (in {tmp_path / 'runs'} there is copy): {NAME_IT}"),
         (copy, f"the run in `{copy}` is not finished: repeat its `brewgraph run` command"),
     ):
         result = command(verb, str(folder), *file)
