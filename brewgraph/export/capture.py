@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
+from transformers import PreTrainedModel
 
 from brewgraph.diagnostics import RunError
 from brewgraph.models.exported import first_line, taking
@@ -58,13 +59,21 @@ class _Call(nn.Module):
 
 
 def capture(
-    model: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], dtype: torch.dtype = torch.float32
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dtype: torch.dtype = torch.float32,
+    *,
+    eager: bool = False,
 ) -> ExportedProgram:
     """The program that computes `outputs` from `inputs` (B, L), for any B and L that the model allows, in `dtype`.
 
-    The example has B >= 2 and L >= 2. Raises `RunError`, which names the modules that torch cannot capture.
+    `eager` computes attention by plain products, in place of the kernel that the model chose. The example has B >= 2
+    and L >= 2. Raises `RunError`, which names the modules that torch cannot capture.
     """
     plain = copy.deepcopy(model).cpu().to(dtype).eval()
+    if eager and isinstance(plain, PreTrainedModel):
+        plain.set_attn_implementation("eager")
     example = {name: x.cpu() for name, x in inputs.items()}
     try:
         sizes = {size for x in example.values() for size in x.shape}

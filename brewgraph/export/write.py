@@ -266,8 +266,8 @@ class _Source:
             result = self.student.model(**{name: x.to(device) for name, x in self.example.items()})
         return tuple(name for name, value in result.items() if isinstance(value, Tensor))
 
-    def program(self, dtype: torch.dtype) -> ExportedProgram:
-        return capture(self.student.model, self.example, self.outputs, dtype)
+    def program(self, dtype: torch.dtype, *, eager: bool = False) -> ExportedProgram:
+        return capture(self.student.model, self.example, self.outputs, dtype, eager=eager)
 
     def onnx(self, path: Path, dtype: torch.dtype = torch.float32) -> int:
         """Write the student as ONNX; the version of its operators."""
@@ -275,11 +275,17 @@ class _Source:
         def express(program: ExportedProgram) -> object:
             return torch.onnx.export(program, (), dynamo=True, verbose=False)
 
+        def made_of(program: ExportedProgram) -> Any:
+            return onnx_file.to_onnx(program, tuple(self.example), self.outputs)
+
         program = self.program(dtype)
         try:
-            made = onnx_file.to_onnx(program, tuple(self.example), self.outputs)
+            made = made_of(program)
         except torch.onnx.errors.OnnxExporterError as error:
-            raise inexpressible("onnx", self.student.model.cpu(), self.example, error, express) from error
+            try:  # T5's fused attention is laid out in a way that the exporter refuses
+                made = made_of(self.program(dtype, eager=True))
+            except torch.onnx.errors.OnnxExporterError:
+                raise inexpressible("onnx", self.student.model.cpu(), self.example, error, express) from error
         onnx_file.write_onnx(made, path)
         return onnx_file.opset_of(made)
 
@@ -353,18 +359,22 @@ def _versions(target: str) -> dict[str, str]:
 
 def _readme(record: ExportRecord) -> str:
     """How to run the model without brewgraph."""
-    texts = 'dict(AutoTokenizer.from_pretrained(".")(["a text"], return_tensors="np"))'
+    tensors = "pt" if record.target == "torch" else "np"
     code = {
         "onnx": f'session = onnxruntime.InferenceSession("{record.file}")\nouts = session.run(None, inputs)',
         "openvino": f'model = openvino.compile_model("{record.file}")\nouts = model(inputs)',
         "torch": f'model = torch.export.load("{record.file}").module()\nouts = model(**inputs)',
     }[record.target]
     module = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}[record.target]
-    texts = texts.replace('"np"', '"pt"') if record.target == "torch" else texts
+    names = ", ".join(f'"{name}"' for name in record.inputs)
+    texts = (
+        f'encoded = AutoTokenizer.from_pretrained(".")(["a text"], return_tensors="{tensors}")\n'
+        f"inputs = {{name: encoded[name] for name in ({names},)}}"
+    )
     labels = f"\nThe last axis of `logits` follows the labels {listing(record.labels)}.\n" if record.labels else ""
     return (
         f"# {record.run['name']}: {record.target}, {record.precision}\n\n"
-        f"```python\nimport {module}\nfrom transformers import AutoTokenizer\n\ninputs = {texts}\n{code}\n```\n\n"
+        f"```python\nimport {module}\nfrom transformers import AutoTokenizer\n\n{texts}\n{code}\n```\n\n"
         f"Inputs: {listing(record.inputs)}, int64 of (batch, length). Outputs: {listing(record.outputs)}.\n{labels}\n"
         f"`export.json` has the versions, the scores before and after, and the largest difference of an output. "
         f"`brewgraph eval`, `predict` and `bench` take this folder as a model.\n"

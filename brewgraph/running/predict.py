@@ -165,8 +165,14 @@ def labelled_rows(task: FinishedTask, source: str) -> datasets.Dataset:
         raise UsageError(f"there is no split and no file `{source}`: {help}")
     if source not in SPLITS:
         return read_like(task, Path(source), labelled=True)
-    with blaming(task.data):
-        return split_rows(open_examples(task.data.source, task.folder), source)
+    try:
+        with blaming(task.data):
+            return split_rows(open_examples(task.data.source, task.folder), source)
+    except SpecError as error:
+        if task.folder.is_dir():
+            raise
+        moved = f"the data of the run were in `{task.folder}`, which is no longer there"
+        raise UsageError(f"{moved}: put that folder back, or name a file with --data") from error
 
 
 def split_rows(examples: Examples, split: str) -> datasets.Dataset:

@@ -101,6 +101,31 @@ def test_other_formats_and_an_output_file(run: Path, tmp_path: Path) -> None:
     assert command("predict", "-q", str(run), str(table), "-o", str(out)).stderr == ""
 
 
+def test_a_run_whose_data_have_moved(run: Path, tmp_path: Path) -> None:
+    """What was where, and what to do; a file that is named needs no other data."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    told = json.loads((copy / "resolved.json").read_text())
+    (copy / "resolved.json").write_text(json.dumps(told | {"folder": str(tmp_path / "gone")}))
+    result = command("eval", str(copy))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"error: the data of the run were in `{tmp_path / 'gone'}`, which is no longer there: put that folder back, or "
+        "name a file with --data\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_damaged_file_of_a_student_is_named(run: Path, tmp_path: Path, name: str) -> None:
+    """One line, with what to do."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    path = copy / "student" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = command("eval", str(copy))
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert str(path if name != "tokenizer.json" else path.parent) in result.stderr
+    assert result.stderr.endswith(": restore it, or begin anew by `brewgraph run SPEC --force`\n")
+
+
 NAME_IT = "name the folder that `brewgraph run` made"
 
 
@@ -124,7 +149,7 @@ def test_what_is_no_finished_run_is_a_usage_error(verb: str, run: Path, tmp_path
             tmp_path / "copy",
             f"there is no folder `{tmp_path / 'copy'}` (in {tmp_path / 'runs'} there is copy): {NAME_IT}",
         ),
-        (copy / "spec.brew", f"`{copy / 'spec.brew'}` is a file (in {tmp_path / 'runs'} there is copy): {NAME_IT}"),
+        (copy / "spec.brew", f"`{copy / 'spec.brew'}` is a file: {NAME_IT}"),
         (copy, f"the run in `{copy}` is not finished: repeat its `brewgraph run` command"),
     ):
         result = command(verb, str(folder), *file)

@@ -264,7 +264,9 @@ def test_calibration_needs_rows(run: Path, tmp_path: Path) -> None:
     assert "no split `test`" in refused(*static, "test")
     assert "there is no file" in refused(*static, str(tmp_path / "gone.jsonl"))
     (tmp_path / "none.jsonl").write_text("")
-    assert "none.jsonl" in refused(*static, str(tmp_path / "none.jsonl"))
+    assert refused(*static, str(tmp_path / "none.jsonl")).endswith(
+        "none.jsonl` has no rows (name a file or split with rows)"
+    )
     (tmp_path / "bare.jsonl").write_text(json.dumps({"text": "it was the best"}) + "\n")
     out = tmp_path / "out"
     result = command("export", *static, str(tmp_path / "bare.jsonl"), "--out", str(out))
