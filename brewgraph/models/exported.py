@@ -90,9 +90,9 @@ def damaged(path: Path, error: Exception) -> UsageError:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says first, as a clause."""
-    first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return first[:120].rstrip(" .:")
+    """What a library says first, as a clause; OpenVINO begins with lines of its code."""
+    lines = (line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from "))
+    return next(lines, type(error).__name__).strip()[:120].rstrip(" .:")
 
 
 def missing(package: str, extra: str) -> UsageError:
