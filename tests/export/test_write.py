@@ -228,6 +228,30 @@ def test_operations_that_onnx_lacks_are_named() -> None:
     assert str(fault).endswith("choose another `--to`, or train another architecture")
 
 
+def test_no_module_is_blamed_for_a_width_that_equals_the_length() -> None:
+    """Modules are tried on axes that are told apart by their sizes: the example is cut until they differ."""
+
+    class Odd(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.special.airy_ai(x)
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.linear, self.odd = torch.nn.Embedding(9, 6), torch.nn.Linear(6, 5), Odd()
+
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return self.odd(self.linear(self.embedding(input_ids)))
+
+    def express(program: Any) -> None:
+        if any("airy" in str(node.target) for node in program.graph.nodes):
+            raise ValueError("no airy_ai")
+
+    example = {"input_ids": torch.ones(3, 6, dtype=torch.long)}
+    fault = capture.inexpressible("onnx", Model(), example, ValueError("no airy_ai"), express)
+    assert str(fault).startswith("onnx cannot express `odd` (Odd: no airy_ai): choose another `--to`")
+
+
 def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
     """An unfinished run, a folder with something else, a name that is not there."""
     copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
