@@ -78,19 +78,19 @@ def shipped_text(name: str) -> str:
     return (shipped if shipped.is_file() else package.parent / name).read_text(encoding="utf-8")
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, remedy: str = "name another file") -> None:
     """A file can be written there, in folders that are made where they are missing; `UsageError` says why it cannot."""
     try:
         if path.is_dir():
             raise UsageError(f"`{path}` is a folder: name a file in it")
         above = next(folder for folder in path.absolute().parents if folder.exists())
         if not above.is_dir():
-            raise UsageError(f"`{path}` cannot be written: `{above}` is a file, not a folder")
+            raise UsageError(f"`{path}` cannot be written: `{above}` is a file, not a folder; {remedy}")
         if not os.access(path if path.exists() else above, os.W_OK):
-            raise UsageError(f"`{path}` cannot be written: permission denied; name another file")
+            raise UsageError(f"`{path}` cannot be written: permission denied; {remedy}")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"`{shown(str(path))}` cannot be written: {reason}; name another file") from error
+        raise UsageError(f"`{shown(str(path))}` cannot be written: {reason}; {remedy}") from error
 
 
 def write_file(path: Path, text: str) -> None:

@@ -55,7 +55,10 @@ def command(
     precisions = tuple(dict.fromkeys(precision or ["fp32"]))
     for word in precisions:
         if word not in _WORDS:
-            help = suggest(word, _WORDS) or f"choose {' or '.join(_WORDS)}"
+            family = [x for x in _WORDS if x.startswith(f"{word}-")]
+            help = f"choose {' or '.join(family or _WORDS)}"
+            if not family:
+                help = suggest(word, _WORDS) or help
             raise UsageError(f"there is no precision `{word}`: {help}")
     if calibration is not None and "int8-static" not in precisions:
         raise UsageError("--calibration is of no use without `--precision int8-static`: add that, or remove it")

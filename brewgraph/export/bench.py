@@ -130,8 +130,16 @@ def bench(
         texts: _Texts | None = None
         for name, load in loaders.items():
             with _growth(options.device) as grown:
-                loaded = load()
+                try:
+                    loaded = load()
+                except BrewError as error:
+                    if options.models:
+                        raise UsageError(f"`{name}` cannot be measured: {_reason(error)}") from error
+                    left_out[name] = _reason(error)
+                    continue
                 texts = texts or _Texts.of(loaded, task, chosen)
+                if not texts.lengths:
+                    raise UsageError(f"no text of `{options.data}` is long enough to measure: name others with --data")
                 ones[name] = [loaded.timed(task, chosen, [i]) for i in texts.shuffled]
                 batches[name] = [loaded.timed(task, chosen, part) for part in texts.by_length(options.batch)]
                 if batches[name]:
@@ -202,7 +210,7 @@ def _run(module: nn.Module, inputs: Sequence[Mapping[str, Tensor]], device: torc
 def _candidates(
     run: FinishedRun, task: FinishedTask, options: Options, allow_python: bool
 ) -> tuple[dict[str, Callable[[], _Loaded]], dict[str, str]]:
-    """What loads each model by its name, teachers first; and the teachers that cannot be loaded, with the reason."""
+    """What loads each model by its name, teachers first; and the models that cannot be loaded, with the reason."""
     device = torch.device(options.device)
     loaders: dict[str, Callable[[], _Loaded]] = {}
     left_out: dict[str, str] = {}
@@ -215,13 +223,19 @@ def _candidates(
                 builder, names = _teachers(run, task, allow_python)
                 loaders |= {name: partial(_teacher, builder, name, task, device) for name in names}
             except BrewError as error:
-                reason = error.diagnostics[0].message if isinstance(error, SpecError) else str(error)
-                left_out = dict.fromkeys(teachers, reason)
+                left_out |= dict.fromkeys(teachers, _reason(error))
         loaders[task.key] = partial(_student, task, device)
         for folder in sorted(run.folder.exports.glob(f"*/{EXPORT_RECORD}")):
-            record = read_record(folder.parent)
-            if record is not None and record.task == task.name and not folder.parent.name.startswith("."):
-                loaders[folder.parent.name] = partial(_exported, task, folder.parent, options)
+            name = folder.parent.name
+            if name.startswith("."):
+                continue
+            try:
+                record = read_record(folder.parent)
+            except UsageError as error:
+                left_out[name] = str(error)
+                continue
+            if record is not None and record.task == task.name:
+                loaders[name] = partial(_exported, task, folder.parent, options)
     if not options.models:
         return loaders, left_out
     wanted: dict[str, Callable[[], _Loaded]] = {}
@@ -236,6 +250,10 @@ def _candidates(
             help = suggest(name, loaders) or f"it has {listing(loaders)}"
             raise UsageError(f"the run has no model and no export `{name}`: {help}; or name an exported folder")
     return wanted, {}
+
+
+def _reason(error: BrewError) -> str:
+    return error.diagnostics[0].message if isinstance(error, SpecError) else str(error)
 
 
 def _student(task: FinishedTask, device: torch.device) -> _Loaded:

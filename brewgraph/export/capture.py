@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
+from transformers import PreTrainedModel
 
 from brewgraph.diagnostics import RunError
-from brewgraph.models.exported import taking
+from brewgraph.models.exported import first_line, taking
 
 _CAPTURE = "torch.export"
 _SHOWN = 3
@@ -58,13 +59,21 @@ class _Call(nn.Module):
 
 
 def capture(
-    model: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], dtype: torch.dtype = torch.float32
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dtype: torch.dtype = torch.float32,
+    *,
+    eager: bool = False,
 ) -> ExportedProgram:
     """The program that computes `outputs` from `inputs` (B, L), for any B and L that the model allows, in `dtype`.
 
-    The example has B >= 2 and L >= 2. Raises `RunError`, which names the modules that torch cannot capture.
+    `eager` computes attention by plain products, in place of the kernel that the model chose. The example has B >= 2
+    and L >= 2. Raises `RunError`, which names the modules that torch cannot capture.
     """
     plain = copy.deepcopy(model).cpu().to(dtype).eval()
+    if eager and isinstance(plain, PreTrainedModel):
+        plain.set_attn_implementation("eager")
     example = {name: x.cpu() for name, x in inputs.items()}
     try:
         sizes = {size for x in example.values() for size in x.shape}
@@ -110,6 +119,7 @@ def _culprits(
 
     Modules of one class are tried once.
     """
+    inputs = _distinct(model, inputs)
     calls: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -122,7 +132,7 @@ def _culprits(
     finally:
         for hook in hooks:
             hook.remove()
-    open_sizes = {size for x in inputs.values() for size in x.shape[:2]}
+    open_sizes = {size for x in inputs.values() for size in x.shape[:2]}  # which no other axis has
     verdicts: dict[type[nn.Module], str] = {}
 
     def verdict(module: nn.Module) -> str:
@@ -151,13 +161,22 @@ def _culprits(
     return [x for name, child in model.named_children() for x in search(name, child)]
 
 
+def _distinct(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The first rows and tokens of inputs, fewer by those that make an axis as long as one of the model's own."""
+    own = {size for parameter in model.parameters() for size in parameter.shape}
+    cut = [
+        next((size for size in range(longest, 1, -1) if size not in own), longest)
+        for longest in next(iter(inputs.values())).shape[:2]
+    ]
+    return {name: x[: cut[0], : cut[1]] for name, x in inputs.items()}
+
+
 def _reason(error: Exception) -> str:
     """An exporter's error as a clause."""
-    text = str(error.__cause__ or error).strip()
-    if "specialized" in text or "Constraints violated" in text:
+    cause = error.__cause__ or error
+    if "specialized" in str(cause) or "Constraints violated" in str(cause):
         return "its computation is fixed to one length or batch size"
-    first = next(iter(text.splitlines()), "") or type(error).__name__
-    return first[:120].rstrip(" .:")
+    return first_line(cause)
 
 
 @contextmanager

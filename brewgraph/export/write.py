@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatch
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,12 +22,12 @@ from torch.export import ExportedProgram
 from brewgraph.diagnostics import RunError, UsageError, listing
 from brewgraph.export import onnx_file, openvino_file
 from brewgraph.export.capture import capture, inexpressible, quiet
-from brewgraph.models.export_record import PRECISIONS, ExportRecord, read_record
+from brewgraph.models.export_record import PRECISIONS, ExportRecord
 from brewgraph.models.exported import load_exported
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.padding import moved_inputs, padding_shift, padding_side
 from brewgraph.models.tokenization import as_loaded, load_tokenizer
-from brewgraph.paths import EXPORT_RECORD, check_writable
+from brewgraph.paths import EXPORT_RECORD, check_writable, is_file
 from brewgraph.recipe.label_types import LabelType
 from brewgraph.running.finished import SPLITS, FinishedRun, FinishedTask
 from brewgraph.running.predict import (
@@ -46,6 +47,8 @@ from brewgraph.training.folder import display_path, json_text, replacing, write_
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
 """The name of a target's file."""
 _LIBRARIES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf"), "torch": ()}
+_WRITTEN = (EXPORT_RECORD, "README.md", "config.json", "model.*", "*token*", "vocab*", "merges.txt", "chat_template*")
+"""Names of the files in an exported folder, beside those of the student's."""
 _EXAMPLE = 3
 """Rows of the example that a model is captured with: more than one, so that the number stays open."""
 _BATCH = 16
@@ -87,12 +90,14 @@ def export_student(
     folders = _check(run, task, options)
     student = load_student(task) if is_scored(task) else load_unscored_student(task)
     rows = rows_of(student.task, options.data)
+    if not len(rows):
+        raise UsageError(f"`{options.data}` has no rows to compare the export on: name others with --data")
     calibrating = "int8-static" in options.precisions
     calibration = _calibration(student, options) if calibrating else ()
     before = dict(score(student, rows).values) if student.task.label_type else {}
     parent = next(iter(folders.values())).parent
-    with _explained(parent), tempfile.TemporaryDirectory(prefix=".export-", dir=_made(parent)) as scratch:
-        source = _Source(student, rows, Path(scratch))
+    with _explained(parent), _scratch(parent) as scratch:
+        source = _Source(student, rows, scratch)
         for precision, folder in folders.items():
             static = precision == "int8-static"
             count = sum(len(next(iter(batch.values()))) for batch in calibration) if static else 0
@@ -163,13 +168,34 @@ def _check(run: FinishedRun, task: FinishedTask, options: Options) -> dict[str, 
         _check_runtime(options.target)
     if options.out is None:
         names = {x: "-".join(filter(None, (options.target, x, task.name))) for x in options.precisions}
+        check_writable(
+            run.folder.exports / next(iter(names.values())) / EXPORT_RECORD, "choose another folder with --out"
+        )
         return {precision: run.folder.exports / name for precision, name in names.items()}
     if len(options.precisions) > 1:
         raise UsageError("--out names one folder: export one precision at a time, or leave --out out")
-    check_writable(options.out / EXPORT_RECORD)
-    if options.out.is_dir() and any(options.out.iterdir()) and read_record(options.out) is None:
-        raise UsageError(f"`{options.out}` is not empty and holds no exported model: choose another --out")
-    return {options.precisions[0]: options.out}
+    return {options.precisions[0]: _checked_out(options.out.expanduser(), task)}
+
+
+def _checked_out(out: Path, task: FinishedTask) -> Path:
+    """The folder that an export replaces. Raises `UsageError` if it cannot, or if something else would be lost."""
+    check_writable(out / EXPORT_RECORD, "choose another --out")
+    out = out.resolve() if out.is_symlink() else out
+    if out.is_mount() or out.absolute() == Path.cwd():
+        what = "a mounted disk" if out.is_mount() else "the working directory"
+        raise UsageError(f"`{out}` is {what}, which cannot be replaced: name a folder in it with --out")
+    if not out.is_dir() or not any(out.iterdir()):
+        return out
+    if not is_file(out / EXPORT_RECORD):
+        raise UsageError(f"`{out}` is not empty and holds no exported model: choose another --out")
+    known = {path.name for path in task.student.iterdir() if path.is_file()}
+    names = (path.name for path in out.iterdir())
+    foreign = sorted(x for x in names if x not in known and not any(fnmatch(x, pattern) for pattern in _WRITTEN))
+    if foreign:
+        raise UsageError(
+            f"`{out}` also holds {listing(foreign)}, which would be lost: move that, or choose another --out"
+        )
+    return out
 
 
 def _check_runtime(target: str) -> None:
@@ -240,8 +266,8 @@ class _Source:
             result = self.student.model(**{name: x.to(device) for name, x in self.example.items()})
         return tuple(name for name, value in result.items() if isinstance(value, Tensor))
 
-    def program(self, dtype: torch.dtype) -> ExportedProgram:
-        return capture(self.student.model, self.example, self.outputs, dtype)
+    def program(self, dtype: torch.dtype, *, eager: bool = False) -> ExportedProgram:
+        return capture(self.student.model, self.example, self.outputs, dtype, eager=eager)
 
     def onnx(self, path: Path, dtype: torch.dtype = torch.float32) -> int:
         """Write the student as ONNX; the version of its operators."""
@@ -249,11 +275,17 @@ class _Source:
         def express(program: ExportedProgram) -> object:
             return torch.onnx.export(program, (), dynamo=True, verbose=False)
 
+        def made_of(program: ExportedProgram) -> Any:
+            return onnx_file.to_onnx(program, tuple(self.example), self.outputs)
+
         program = self.program(dtype)
         try:
-            made = onnx_file.to_onnx(program, tuple(self.example), self.outputs)
+            made = made_of(program)
         except torch.onnx.errors.OnnxExporterError as error:
-            raise inexpressible("onnx", self.student.model.cpu(), self.example, error, express) from error
+            try:  # T5's fused attention is laid out in a way that the exporter refuses
+                made = made_of(self.program(dtype, eager=True))
+            except torch.onnx.errors.OnnxExporterError:
+                raise inexpressible("onnx", self.student.model.cpu(), self.example, error, express) from error
         onnx_file.write_onnx(made, path)
         return onnx_file.opset_of(made)
 
@@ -327,18 +359,22 @@ def _versions(target: str) -> dict[str, str]:
 
 def _readme(record: ExportRecord) -> str:
     """How to run the model without brewgraph."""
-    texts = 'dict(AutoTokenizer.from_pretrained(".")(["a text"], return_tensors="np"))'
+    tensors = "pt" if record.target == "torch" else "np"
     code = {
         "onnx": f'session = onnxruntime.InferenceSession("{record.file}")\nouts = session.run(None, inputs)',
         "openvino": f'model = openvino.compile_model("{record.file}")\nouts = model(inputs)',
         "torch": f'model = torch.export.load("{record.file}").module()\nouts = model(**inputs)',
     }[record.target]
     module = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}[record.target]
-    texts = texts.replace('"np"', '"pt"') if record.target == "torch" else texts
+    names = ", ".join(f'"{name}"' for name in record.inputs)
+    texts = (
+        f'encoded = AutoTokenizer.from_pretrained(".")(["a text"], return_tensors="{tensors}")\n'
+        f"inputs = {{name: encoded[name] for name in ({names},)}}"
+    )
     labels = f"\nThe last axis of `logits` follows the labels {listing(record.labels)}.\n" if record.labels else ""
     return (
         f"# {record.run['name']}: {record.target}, {record.precision}\n\n"
-        f"```python\nimport {module}\nfrom transformers import AutoTokenizer\n\ninputs = {texts}\n{code}\n```\n\n"
+        f"```python\nimport {module}\nfrom transformers import AutoTokenizer\n\n{texts}\n{code}\n```\n\n"
         f"Inputs: {listing(record.inputs)}, int64 of (batch, length). Outputs: {listing(record.outputs)}.\n{labels}\n"
         f"`export.json` has the versions, the scores before and after, and the largest difference of an output. "
         f"`brewgraph eval`, `predict` and `bench` take this folder as a model.\n"
@@ -394,9 +430,16 @@ def difference(one: Tensor, other: Tensor, mask_BL: Tensor | None, label_type: L
 # ── where it is written ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A folder in `parent` for the files of a call, also for those of libraries: other disks may be smaller."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as folder:
+        before, tempfile.tempdir = tempfile.tempdir, folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before
 
 
 @contextmanager

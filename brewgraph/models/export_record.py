@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import EXPORT_RECORD, is_file, read_json
+from brewgraph.recipe.label_types import LABEL_TYPES
 
 PRECISIONS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("fp32", "fp16", "int8-dynamic", "int8-static"),
@@ -53,20 +55,47 @@ class ExportRecord:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
+def _number(value: Any) -> Any:
+    """What JSON has null for."""
+    return math.nan if value is None else value
+
+
+def unreadable(path: Path) -> UsageError:
+    """The fault of a record that is broken."""
+    return UsageError(f"`{path}` cannot be read, or is of another version of brewgraph: export the student again")
+
+
 def read_record(folder: Path) -> ExportRecord | None:
     """The record of an exported model's folder; None for any other folder. Raises `UsageError` for a broken one."""
     path = folder / EXPORT_RECORD
     if not is_file(path):
         return None
+    from pydantic import TypeAdapter
+
     try:
         content: Any = read_json(path)
-        record = ExportRecord(**{field.name: content[field.name] for field in fields(ExportRecord)})
-        if {"spec", "folder", "params", "tasks"} - record.run.keys() or Path(record.file).name != record.file:
+        known = {field.name: content[field.name] for field in fields(ExportRecord)}
+        known["difference"] = _number(known["difference"])
+        known["scores"] = {when: {k: _number(x) for k, x in own.items()} for when, own in known["scores"].items()}
+        record = TypeAdapter(ExportRecord).validate_python(known)  # a `ValidationError` is a `ValueError`
+        if (
+            {"spec", "folder", "params", "tasks"} - record.run.keys()
+            or record.target not in PRECISIONS
+            or record.label_type not in LABEL_TYPES
+            or not record.file
+            or Path(record.file).name != record.file
+        ):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(
-            f"`{path}` cannot be read, or is of another version of brewgraph: export the student again"
-        ) from None
-    if not (folder / record.file).is_file():
-        raise UsageError(f"`{folder}` has no {record.file}: copy the folder again, or export the student again")
+        raise unreadable(path) from None
+    for name in (record.file, "config.json"):
+        if not is_file(folder / name):
+            raise UsageError(f"`{folder}` has no {name}: {restoring(folder)}")
     return record
+
+
+def restoring(folder: Path) -> str:
+    """What to do about a damaged file in a student's folder."""
+    if is_file(folder / EXPORT_RECORD):
+        return "copy the folder again, or export the student again"
+    return "restore it, or begin anew by `brewgraph run SPEC --force`"

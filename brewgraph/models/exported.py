@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from brewgraph.diagnostics import UsageError
-from brewgraph.models.export_record import ExportRecord, read_record
+from brewgraph.diagnostics import BrewError, UsageError, listing
+from brewgraph.models.export_record import ExportRecord, read_record, restoring
 from brewgraph.models.loading import quiet_transformers
 
 Run = Callable[[Mapping[str, Tensor]], Sequence[Tensor]]
@@ -54,15 +55,44 @@ def load_exported(
     """The model in an exported folder, on `threads` of the CPU (by default torch's number), or on the GPU if `device`
     is `cuda` and its runtime has one. The record is that in the folder unless it is given.
 
-    Raises `UsageError` if the folder holds no model, or its runtime is not installed.
+    Raises `UsageError` if the folder holds no model or a damaged one, or its runtime is not installed.
     """
     record = record or read_record(folder)
     if record is None:
         raise UsageError(f"`{folder}` holds no exported model: name a folder that `brewgraph export` wrote")
-    with quiet_transformers():
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    run = _RUNTIMES[record.target](folder / record.file, record, device, threads or torch.get_num_threads())
+    config = read_config(folder)
+    load, path = _RUNTIMES[record.target], folder / record.file
+    with readable(path):
+        run = load(path, record, device, threads or torch.get_num_threads())
     return ExportedModel(record, config, run)
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration of the student in a folder. Raises `UsageError` for a damaged one."""
+    with readable(folder / "config.json"), quiet_transformers():
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns whatever a library raises for a damaged file into a `UsageError`."""
+    try:
+        yield
+    except (BrewError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # each runtime has its own
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> UsageError:
+    """The fault of a file in a student's folder that cannot be used."""
+    return UsageError(f"`{path}` cannot be read ({first_line(error)}): {restoring(path.parent)}")
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says first, as a clause; OpenVINO begins with lines of its code."""
+    lines = (line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from "))
+    return next(lines, type(error).__name__).strip()[:120].rstrip(" .:")
 
 
 def missing(package: str, extra: str) -> UsageError:
@@ -83,6 +113,9 @@ def _load_onnx(path: Path, record: ExportRecord, device: str, threads: int) -> R
     providers = [*(x for x in wanted if x in known), "CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     names = list(record.outputs)
+    there = [x.name for x in (*session.get_inputs(), *session.get_outputs())]
+    if set(there) != {*record.inputs, *record.outputs}:
+        raise ValueError(f"it has {listing(there)}, and not {listing([*record.inputs, *record.outputs])}")
 
     def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
         arrays = {name: inputs[name].cpu().numpy() for name in record.inputs}

@@ -9,8 +9,8 @@ from typing import Any
 
 from brewgraph.checking.check import check_names
 from brewgraph.diagnostics import RunError, SpecError, UsageError, listing, suggest
-from brewgraph.models.export_record import read_record
-from brewgraph.paths import is_file
+from brewgraph.models.export_record import read_record, unreadable
+from brewgraph.paths import EXPORT_RECORD, is_file
 from brewgraph.recipe.label_types import NONE, LabelType
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import DataDeclaration
@@ -20,6 +20,7 @@ from brewgraph.training.folder import RunFolder, display_path, named_run, runs_f
 
 SPLITS = ("train", "dev", "test")
 """The splits of a data set that `--data` can name."""
+_NAME_IT = "name the folder that `brewgraph run` made"
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,17 @@ def open_run(target: str | Path) -> FinishedRun:
     """
     folder = named_run(target)
     if (record := read_record(folder.path)) is not None:
-        return _opened(folder, record.run["spec"], record.run, folder.path, exported=True)
+        try:
+            return _opened(folder, record.run["spec"], record.run, folder.path, exported=True)
+        except (SpecError, KeyError, TypeError, AttributeError):
+            raise unreadable(folder.path / EXPORT_RECORD) from None
     path, spec, resolved = folder.path, folder.whole.path / "spec.brew", folder.whole.resolved
     if not path.is_dir():
-        raise UsageError(f"there is no folder `{path}`{_nearby(path)}")
+        what = f"`{path}` is a file" if path.exists() else f"there is no folder `{path}`"
+        raise UsageError(f"{what}{_nearby(path)}: {_NAME_IT}")
     refuse_damage(folder.whole, ANEW)
     if resolved is None or not is_file(spec):
-        raise UsageError(f"`{path}` holds no run{_nearby(path / 'x')}: name the folder that `brewgraph run` made")
+        raise UsageError(f"`{path}` holds no run{_nearby(path / 'x')}: {_NAME_IT}")
     if folder.finished is None or not folder.student.is_dir():
         raise UsageError(f"the run in `{path}` is not finished: repeat its `brewgraph run` command to resume it")
     if {"folder", "params", "tasks"} - resolved.keys():

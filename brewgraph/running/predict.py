@@ -19,7 +19,6 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig
 
 from brewgraph.checking.check import Checked, check
 from brewgraph.data.encoding.encode import Collator, Encoding, encode
@@ -28,7 +27,8 @@ from brewgraph.data.sources.labels import NO_LABELS
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SourceFault, SpecError, UsageError, listing, suggest
 from brewgraph.graph.scalars import Horizon
-from brewgraph.models.exported import ExportedModel, load_exported
+from brewgraph.models.export_record import restoring
+from brewgraph.models.exported import ExportedModel, load_exported, read_config, readable
 from brewgraph.models.heads import evaluating
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
@@ -103,7 +103,10 @@ def load_unscored_student(task: FinishedTask) -> Student:
 
 def student_of(task: FinishedTask, model: nn.Module, device: torch.device | None = None) -> Student:
     """A model in the place of a task's student, with its tokenizer, on a device (by default that of this process)."""
-    tokenizer = load_tokenizer(str(task.student))
+    try:
+        tokenizer = load_tokenizer(str(task.student))
+    except SourceFault as fault:
+        raise UsageError(f"{fault.message}: {restoring(task.student)}") from fault
     encoding = Encoding(task.key, tokenizer, token_limit(tokenizer, model, task.data.source.max_length))
     device = torch.device("cpu") if isinstance(model, ExportedModel) else device or this_process().device
     return Student(task, model.to(device).eval(), encoding, device)
@@ -112,7 +115,7 @@ def student_of(task: FinishedTask, model: nn.Module, device: torch.device | None
 def _load(folder: Path, auto_class: str) -> nn.Module:
     if (folder / EXPORT_RECORD).is_file():
         return load_exported(folder)
-    with quiet_transformers():
+    with readable(folder / "model.safetensors"), quiet_transformers():
         model: nn.Module = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=False)
     return model
 
@@ -132,10 +135,7 @@ def is_scored(task: FinishedTask) -> bool:
 
 def _config(folder: Path) -> Any:
     """The configuration of the model in a folder; None for a custom module."""
-    with quiet_transformers():
-        return (
-            AutoConfig.from_pretrained(folder, trust_remote_code=False) if (folder / "config.json").is_file() else None
-        )
+    return read_config(folder) if (folder / "config.json").is_file() else None
 
 
 def _kind(config: Any) -> str:
@@ -165,8 +165,14 @@ def labelled_rows(task: FinishedTask, source: str) -> datasets.Dataset:
         raise UsageError(f"there is no split and no file `{source}`: {help}")
     if source not in SPLITS:
         return read_like(task, Path(source), labelled=True)
-    with blaming(task.data):
-        return split_rows(open_examples(task.data.source, task.folder), source)
+    try:
+        with blaming(task.data):
+            return split_rows(open_examples(task.data.source, task.folder), source)
+    except SpecError as error:
+        if task.folder.is_dir():
+            raise
+        moved = f"the data of the run were in `{task.folder}`, which is no longer there"
+        raise UsageError(f"{moved}: put that folder back, or name a file with --data") from error
 
 
 def split_rows(examples: Examples, split: str) -> datasets.Dataset:

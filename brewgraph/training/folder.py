@@ -264,13 +264,21 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` when the block succeeds."""
-    temporary = folder.with_name(f".{folder.name}.part")
+    """A temporary folder that takes the place of `folder` when the block succeeds; until then that stays whole."""
+    temporary, before = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "before"))
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     yield temporary
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
+    try:
+        if folder.is_dir():
+            folder.rename(before)
+        temporary.rename(folder)
+    except BaseException:
+        if before.is_dir() and not folder.exists():
+            before.rename(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
     sync(folder.parent)
 
 

@@ -101,6 +101,21 @@ def test_other_formats_and_an_output_file(run: Path, tmp_path: Path) -> None:
     assert command("predict", "-q", str(run), str(table), "-o", str(out)).stderr == ""
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_damaged_file_of_a_student_is_named(run: Path, tmp_path: Path, name: str) -> None:
+    """One line, with what to do."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    path = copy / "student" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = command("eval", str(copy))
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert str(path if name != "tokenizer.json" else path.parent) in result.stderr
+    assert result.stderr.endswith(": restore it, or begin anew by `brewgraph run SPEC --force`\n")
+
+
+NAME_IT = "name the folder that `brewgraph run` made"
+
+
 @pytest.mark.parametrize("verb", ["eval", "predict"])
 def test_what_is_no_finished_run_is_a_usage_error(verb: str, run: Path, tmp_path: Path) -> None:
     """No folder, a folder without a run, a run that has not ended: one line each, exit code 2."""
@@ -111,13 +126,17 @@ def test_what_is_no_finished_run_is_a_usage_error(verb: str, run: Path, tmp_path
     for folder, words in (
         (
             tmp_path / "runs" / "kopy",
-            f"there is no folder `{tmp_path / 'runs' / 'kopy'}` (in {tmp_path / 'runs'} there is copy)",
+            f"there is no folder `{tmp_path / 'runs' / 'kopy'}` (in {tmp_path / 'runs'} there is copy): {NAME_IT}",
         ),
         (
             tmp_path / "runs",
-            f"`{tmp_path / 'runs'}` holds no run (in {tmp_path / 'runs'} there is copy): name the folder",
+            f"`{tmp_path / 'runs'}` holds no run (in {tmp_path / 'runs'} there is copy): {NAME_IT}",
         ),
-        (tmp_path / "copy", f"there is no folder `{tmp_path / 'copy'}` (in {tmp_path / 'runs'} there is copy)"),
+        (
+            tmp_path / "copy",
+            f"there is no folder `{tmp_path / 'copy'}` (in {tmp_path / 'runs'} there is copy): {NAME_IT}",
+        ),
+        (copy / "spec.brew", f"`{copy / 'spec.brew'}` is a file: {NAME_IT}"),
         (copy, f"the run in `{copy}` is not finished: repeat its `brewgraph run` command"),
     ):
         result = command(verb, str(folder), *file)
@@ -147,15 +166,21 @@ def test_what_is_wrong_with_the_rows_is_a_usage_error(run: Path, tmp_path: Path)
         assert result.stderr.count("\n") == 1
 
 
-def test_data_that_is_gone_is_the_specs_fault(run: Path, tmp_path: Path) -> None:
-    """Where the run's own data lies no more, `eval` shows the place in the spec, and a file still works."""
+def test_the_folder_of_the_data_is_gone(run: Path, tmp_path: Path) -> None:
+    """`eval` says where the data lay and what to do, and a file still works."""
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     resolved = json.loads((copy / "resolved.json").read_text())
     (copy / "resolved.json").write_text(json.dumps({**resolved, "folder": str(tmp_path / "gone")}))
     result = command("eval", str(copy))
-    assert result.exit_code == 1
-    assert "error[B401]: there is no file `train.jsonl`" in result.stderr
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"error: the data of the run were in `{tmp_path / 'gone'}`, which is no longer there: put that folder back, or "
+        "name a file with --data\n"
+    )
+    (tmp_path / "gone").mkdir()
+    result = command("eval", str(copy))
+    assert (result.exit_code, "error[B401]: there is no file `train.jsonl`" in result.stderr) == (1, True)
     rows = write(tmp_path / "rows.jsonl", ROWS)
     assert command("eval", str(copy), "--data", str(rows)).exit_code == 0
     assert len(predictions(str(copy), str(rows))) == 3

@@ -84,6 +84,25 @@ def test_a_teacher_that_is_gone_is_left_out(run: Path, tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr.startswith("error: `big` cannot be measured: ")) == (2, True)
 
 
+def test_a_damaged_export_is_left_out(run: Path, tmp_path: Path) -> None:
+    """It is said why, and the others are measured; an error where it is asked for, or where it is all there is."""
+    (tmp_path / "runs").mkdir()
+    copy = shutil.copytree(run, tmp_path / "runs" / run.name)
+    for name, file in (("bad-model", "model.pt2"), ("bad-record", "export.json")):
+        folder = shutil.copytree(copy / "export" / "torch-fp32", copy / "export" / name)
+        (folder / file).write_text("hello")
+    result = command("bench", str(copy), *FAST)
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.stdout.splitlines()[-2:]] == ["small", "torch-fp32"]
+    told = sorted(line for line in result.stderr.splitlines() if line.startswith("bad-"))
+    assert [line.partition(":")[0] for line in told] == ["bad-model is left out", "bad-record is left out"]
+    assert told[0].endswith("copy the folder again, or export the student again")
+    for arguments in ((str(copy), "bad-model"), (str(copy), "bad-record"), (str(copy / "export" / "bad-model"),)):
+        result = command("bench", *arguments, *FAST)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert "measured: " in result.stderr
+
+
 def test_times_as_numbers() -> None:
     """Percentiles over all samples; a ratio of each text's fastest time, to which load only adds."""
 

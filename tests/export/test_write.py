@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import brewgraph as bg
+from brewgraph.models.export_record import read_record
 from brewgraph.recipe.label_types import CLASS, NONE, SPANS, TAGS
 from brewgraph.running.finished import open_run
 from brewgraph.running.predict import labelled_rows, load_student, load_unscored_student, score
@@ -46,6 +47,14 @@ def exported(run: Path) -> Path:
     result = command("export", str(run), "-q", *(word for x in ALL for word in ("--precision", x)), "--rows", "20")
     assert result.exit_code == 0, result.output
     return run / "export"
+
+
+@pytest.fixture(scope="module")
+def programs(run: Path, exported: Path) -> Path:
+    """The folder of its exports, one of them a program of torch."""
+    result = command("export", str(run), "-q", "--to", "torch")
+    assert result.exit_code == 0, result.output
+    return exported
 
 
 def sessions_agree(run: Path, folder: Path, *, within: float) -> None:
@@ -219,6 +228,30 @@ def test_operations_that_onnx_lacks_are_named() -> None:
     assert str(fault).endswith("choose another `--to`, or train another architecture")
 
 
+def test_no_module_is_blamed_for_a_width_that_equals_the_length() -> None:
+    """Modules are tried on axes that are told apart by their sizes: the example is cut until they differ."""
+
+    class Odd(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.special.airy_ai(x)
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.linear, self.odd = torch.nn.Embedding(9, 6), torch.nn.Linear(6, 5), Odd()
+
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return self.odd(self.linear(self.embedding(input_ids)))
+
+    def express(program: Any) -> None:
+        if any("airy" in str(node.target) for node in program.graph.nodes):
+            raise ValueError("no airy_ai")
+
+    example = {"input_ids": torch.ones(3, 6, dtype=torch.long)}
+    fault = capture.inexpressible("onnx", Model(), example, ValueError("no airy_ai"), express)
+    assert str(fault).startswith("onnx cannot express `odd` (Odd: no airy_ai): choose another `--to`")
+
+
 def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
     """An unfinished run, a folder with something else, a name that is not there."""
     copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
@@ -226,12 +259,15 @@ def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
     assert refused(str(copy)).endswith("is not finished: repeat its `brewgraph run` command to resume it")
     (tmp_path / "other").mkdir()
     assert "holds no run" in refused(str(tmp_path / "other"))
-    assert "there is no folder" in refused(str(tmp_path / "gone"))
+    line = refused(str(tmp_path / "gone"))
+    assert line.startswith(f"there is no folder `{tmp_path / 'gone'}`")
+    assert line.endswith(": name the folder that `brewgraph run` made")
 
 
 def test_what_the_options_exclude(run: Path, exported: Path, tmp_path: Path) -> None:
     """Each with what to do instead, before a model is loaded."""
     assert refused(str(run), "--precision", "int8-dynamc").endswith("did you mean `int8-dynamic`?")
+    assert refused(str(run), "--precision", "int8").endswith("choose int8-dynamic or int8-static")
     assert "int8-static needs `--to onnx or openvino`" in refused(
         str(run), "--to", "torch", "--precision", "int8-static"
     )
@@ -252,7 +288,9 @@ def test_calibration_needs_rows(run: Path, tmp_path: Path) -> None:
     assert "no split `test`" in refused(*static, "test")
     assert "there is no file" in refused(*static, str(tmp_path / "gone.jsonl"))
     (tmp_path / "none.jsonl").write_text("")
-    assert "none.jsonl" in refused(*static, str(tmp_path / "none.jsonl"))
+    assert refused(*static, str(tmp_path / "none.jsonl")).endswith(
+        "none.jsonl` has no rows (name a file or split with rows)"
+    )
     (tmp_path / "bare.jsonl").write_text(json.dumps({"text": "it was the best"}) + "\n")
     out = tmp_path / "out"
     result = command("export", *static, str(tmp_path / "bare.jsonl"), "--out", str(out))
@@ -299,6 +337,89 @@ def test_missing_packages(run: Path, monkeypatch: pytest.MonkeyPatch, package: s
     line = refused(str(run), "--to", target)
     assert line.startswith(f"{package}")
     assert line.endswith(f'`pip install "brewgraph[{extra}]"`')
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "config.json"])
+@pytest.mark.parametrize("content", [b"", b"hello \xff", None])
+def test_a_damaged_file_of_an_export_is_named(programs: Path, tmp_path: Path, name: str, content: bytes | None) -> None:
+    """One line for a file that is cut, empty or something else, whatever its runtime raises."""
+    source = programs / ("onnx-fp32" if name == "model.onnx" else "torch-fp32")
+    folder = shutil.copytree(source, tmp_path / "copy")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    result = command("eval", str(folder))
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert result.stderr.startswith(f"error: `{folder / name}` cannot be read (")
+    assert result.stderr.endswith("): copy the folder again, or export the student again\n")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("target", "tensorrt"),
+        ("file", ""),
+        ("file", 5),
+        ("label_type", "zzz"),
+        ("labels", [1]),
+        ("scores", []),
+        ("run", {}),
+        ("run", {"spec": "brew 1\n!", "folder": ".", "params": {}, "tasks": {}}),
+        ("run", {"spec": 5, "folder": 5, "params": None, "tasks": []}),
+    ],
+)
+def test_a_damaged_record_is_named(exported: Path, tmp_path: Path, key: str, value: Any) -> None:
+    """Whatever stands in it: one line."""
+    folder = shutil.copytree(exported / "onnx-fp32", tmp_path / "copy")
+    (folder / "export.json").write_text(json.dumps(record(folder) | {key: value}))
+    result = command("eval", str(folder))
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: `{folder / 'export.json'}` cannot be read")
+    assert line.endswith("export the student again")
+
+
+def test_numbers_that_json_lacks_are_read_back(exported: Path, tmp_path: Path) -> None:
+    """An infinite difference, and a score of nothing, are null in the record."""
+    folder = shutil.copytree(exported / "onnx-fp32", tmp_path / "copy")
+    scores = {"before": {"accuracy": None}, "after": {"accuracy": 0.5}}
+    (folder / "export.json").write_text(json.dumps(record(folder) | {"difference": None, "scores": scores}))
+    told = read_record(folder)
+    assert told is not None
+    assert numpy.isnan([told.difference, told.scores["before"]["accuracy"]]).all()
+    assert told.scores["after"] == {"accuracy": 0.5}
+
+
+def test_what_an_export_may_replace(run: Path, exported: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """An exported folder with a damaged record; nothing that holds other things, is a disk, or the working directory."""
+    folder = shutil.copytree(exported / "onnx-fp32", tmp_path / "copy")
+    (folder / "export.json").write_text("{")
+    again = ("--to", "torch", "--out", str(folder))
+    (folder / ".git").mkdir()
+    (folder / "notes.md").write_text("years of work")
+    assert refused(str(run), *again).endswith(
+        "also holds `.git` and `notes.md`, which would be lost: move that, or choose another --out"
+    )
+    shutil.rmtree(folder / ".git")
+    (folder / "notes.md").unlink()
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    result = command("export", "-q", str(run), "--to", "torch", "--out", str(link))
+    assert result.exit_code == 0, result.output
+    assert (link.is_symlink(), record(folder)["target"]) == (True, "torch")
+    assert not (folder / "model.onnx").exists()
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["copy", "link"]
+    (tmp_path / "file").write_text("")
+    line = refused(str(run), "--out", str(tmp_path / "file" / "x"))
+    assert line.endswith(f"`{tmp_path / 'file'}` is a file, not a folder; choose another --out")
+    monkeypatch.chdir(_made(tmp_path / "here"))
+    assert refused(str(run), "--out", ".").endswith("which cannot be replaced: name a folder in it with --out")
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    assert "is a mounted disk" in refused(str(run), "--out", str(_made(tmp_path / "disk")))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_a_damaged_export_says_so(exported: Path, tmp_path: Path) -> None:

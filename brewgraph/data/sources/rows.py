@@ -446,7 +446,7 @@ def value_text(value: object) -> str:
 
 def no_rows(place: str, field: str) -> SourceFault:
     """The fault of a split without a single row."""
-    help = f"name a file or split with rows for `{field}`"
+    help = "name a file or split with rows"
     return SourceFault("B404", f"{place} has no rows", help=help, field=field)
 
 

@@ -325,7 +325,7 @@ def test_an_empty_file(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     found = fault(Files(train=name), tmp_path)
     assert (found.code, found.field, found.message) == ("B404", "train", f"`{name}` has no rows")
-    assert found.help == "name a file or split with rows for `train`"
+    assert found.help == "name a file or split with rows"
 
 
 def test_an_empty_parquet_file(tmp_path: Path) -> None:
