@@ -38,6 +38,15 @@ class CheckedRecipe:
     def __init__(self, checked: Checked):
         self._checked = checked
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle holds the text and the params; whoever loads it, as another process, checks them again."""
+        recipe = self._checked.recipe
+        return _checked_again, (recipe.source, dict(recipe.params))
+
+    def __deepcopy__(self, memo: Any) -> CheckedRecipe:
+        """Itself: nothing in a recipe changes."""
+        return self
+
     @property
     def graph(self) -> nx.DiGraph:
         """The dependency graph of the loss with equal values merged; each node has a `Node` under `"node"`.
@@ -235,11 +244,18 @@ class CheckedRecipe:
         from brewgraph.training.callbacks import Callbacks
 
         here, home = (None if place is None else Path(place) for place in (out, runs))
-        told = Callbacks(tuple(callbacks)).callbacks
+        told = Callbacks(callbacks).callbacks
         options = Options(
             here, home, force, dry_run, without_teacher, allow_python, tuple(skip), callbacks=told, report=write_report
         )
         return run_checked(self._checked, options, reporter or _reporter_of_run(""))
+
+
+def _checked_again(source: Source, params: Mapping[str, Any]) -> CheckedRecipe:
+    """The recipe of a pickle."""
+    from brewgraph.checking.check import check
+
+    return CheckedRecipe(check(source, params))
 
 
 def load(path: str | Path, /, **params: Any) -> CheckedRecipe:
@@ -264,7 +280,7 @@ def _warned(spec: Source | str | Path, params: Mapping[str, Any]) -> Checked:
     """Check a spec or the one in a file, and warn at the line outside of brewgraph that called it."""
     from brewgraph.checking.check import check, read_spec
 
-    checked = check(spec if isinstance(spec, Source) else read_spec(spec), params)
+    checked = check((spec if isinstance(spec, Source) else read_spec(spec)).settled(), params)
     package, level = str(Path(__file__).parent), 1
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):

@@ -32,6 +32,13 @@ class CellError(SpecError):
         return [f"SpecError: {tally(self.diagnostics)} in the spec above, which is not loaded"]
 
 
+class LineError(UsageError):
+    """What is wrong with the params behind the magic, in one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"UsageError: {self}"]
+
+
 def register(shell: Any) -> None:
     """Add the cell magic to an IPython shell."""
 
@@ -39,9 +46,12 @@ def register(shell: Any) -> None:
         """Check the spec in this cell and leave its recipe in NAME: `%%brew NAME T=4 seed=1` sets params."""
         from IPython.display import HTML, display  # type: ignore[import-not-found, unused-ignore]
 
-        name, params = parse_line(line)
+        try:
+            name, params = parse_line(line)
+        except UsageError as error:
+            raise LineError(str(error)) from None
         shell.user_ns.pop(name, None)  # so that no cell goes on with an earlier recipe
-        source = Source(cell, name or "cell")
+        source = Source(cell, name or "cell").settled()
         try:
             checked = check(source, params)
         except SpecError as error:

@@ -46,6 +46,14 @@ def locate(name: str, folder: Path, field: str | None = None) -> Path:
     return path
 
 
+def at_home(name: str | Path) -> Path:
+    """The path of a name in which `~` is the home folder; `~NAME` of nobody is a name like any other."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def is_file(path: Path) -> bool:
     """Whether there is a plain file, or a link to one: no folder, no link to nowhere, no pipe, which keeps waiting."""
     try:
@@ -106,7 +114,7 @@ def facts_folder() -> Path | None:
     if setting.lower() == "off":
         return None
     if setting:
-        return Path(setting).expanduser()
+        return at_home(setting)
     import platformdirs
 
     return platformdirs.user_cache_path("brewgraph") / "facts"

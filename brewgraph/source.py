@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,10 +15,13 @@ MOST_BYTES = 1 << 23
 
 @dataclass(frozen=True)
 class Source:
-    """One spec's text and the name it is shown under (a path as the user typed it, or `<string>`)."""
+    """One spec's text and the name it is shown under (a path as the user typed it, or `<string>`). A relative name is
+    one in the folder `home`, by default the working directory, whatever that is later.
+    """
 
     text: str
     name: str = "<string>"
+    home: Path = field(default=Path(), repr=False, compare=False)
 
     @classmethod
     def read(cls, path: str | Path) -> Source:
@@ -38,7 +41,11 @@ class Source:
     @property
     def folder(self) -> Path:
         """The folder that relative paths inside the spec start from."""
-        return Path(self.name).parent if self.name != "<string>" else Path(".")
+        return self.home / Path(self.name).parent if self.name != "<string>" else self.home
+
+    def settled(self) -> Source:
+        """The same with the present working directory as its home, for programs that may change that."""
+        return replace(self, home=Path.cwd() / self.home)
 
     @property
     def end(self) -> Span:

@@ -7,6 +7,7 @@ import logging
 import pickle
 import re
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import brewgraph as bg
@@ -298,3 +300,44 @@ def test_what_a_built_loss_cannot_do(spec: Path) -> None:
     other.load_state_dict(distiller.state_dict())
     distiller.student = distiller.student
     assert torch.equal(other(batch).loss, distiller(batch).loss)
+
+
+# ── a recipe elsewhere ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_recipe_keeps_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the working directory is later: models, data and runs are where they were when it was read."""
+    text = project(tmp_path / "spec", train="steps = 1").read_text()
+    monkeypatch.chdir(tmp_path / "spec")
+    of_file, of_text = bg.load("spec.brew"), bg.loads(text)
+    monkeypatch.chdir("/")
+    for recipe in (of_file, of_text):
+        assert len(recipe.dataloaders()["train"]) == 5
+        folder = recipe.run().folder
+        assert folder.parent == tmp_path / "spec" / "runs"
+        assert (folder / "student" / "model.safetensors").is_file()
+
+
+def test_a_recipe_can_be_copied_and_pickled(spec: Path) -> None:
+    """A copy is the recipe, which nothing changes; a pickle is checked again, and has the same params and hash."""
+    recipe = bg.load(spec, T=7)
+    assert copy.deepcopy({"a": recipe})["a"] is recipe
+    other = pickle.loads(pickle.dumps(recipe))
+    assert other._checked.recipe.params["T"] == 7
+    assert other._checked.spec_hash == recipe._checked.spec_hash
+
+
+def test_runs_of_two_threads_take_turns(tmp_path: Path) -> None:
+    """Both have the students that they have alone, to the bit: seeds of dropout belong to the process."""
+    recipe = bg.load(project(tmp_path, train="steps = 3", dropout=True))
+    alone = recipe.run(out=tmp_path / "alone").folder
+    places = [tmp_path / "one", tmp_path / "two"]
+    threads = [threading.Thread(target=recipe.run, kwargs={"out": place}) for place in places]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = load_file(alone / "student" / "model.safetensors")
+    for place in places:
+        student = load_file(place / "student" / "model.safetensors")
+        assert all(student[name].equal(expected[name]) for name in expected)

@@ -103,6 +103,20 @@ def test_a_fault_is_shown_as_the_command_prints_it(shell: Shell, shown: list[str
     assert line == f"SpecError: {errors} error{'s' if errors > 1 else ''} in the spec above, which is not loaded"
 
 
+def test_a_cell_without_a_spec_and_a_line_without_sense(shell: Shell, shown: list[str]) -> None:
+    """One line below the cell each, as IPython asks for it; nothing is left."""
+    with pytest.raises(bg.SpecError) as raised:
+        shell.magics["brew"]("recipe", "\n")
+    assert raised.value._render_traceback_() == ["SpecError: 3 errors in the spec above, which is not loaded"]
+    assert "error[" in plain(shown[-1])
+    with pytest.raises(bg.UsageError) as refused:
+        shell.magics["brew"]("recipe layers=[0, 4]", "brew 1\n")
+    assert refused.value._render_traceback_() == [
+        "UsageError: `4]` is no param of the form `name=value`: write `%%brew recipe T=4`"
+    ]
+    assert shell.user_ns == {}
+
+
 def test_a_warning_is_shown_beside_the_graph(shell: Shell, shown: list[str], tmp_path: Path) -> None:
     """The recipe is left; without a name nothing is."""
     text = (tmp_path / "spec.brew").read_text().replace("loss = ", "lost = ce(d.labels -> tiny.logits)\nloss = ", 1)

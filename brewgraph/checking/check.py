@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from brewgraph.checking.checks import CHECKS, DATA_CHECKS, CheckContext
 from brewgraph.diagnostics import Collector, Diagnostic, SourceFault, SpecError, UsageError, suggest
 from brewgraph.graph.garbage import no_collections
-from brewgraph.paths import locate, shown
+from brewgraph.paths import at_home, locate, shown
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.elaborate import elaborate
 from brewgraph.recipe.evaluate.expressions import FactsOf
@@ -341,7 +341,7 @@ def read_spec(path: str | Path) -> Source:
             "expected a path to a spec, got the text of one: read it with `bg.loads(text)`, or write it to a file"
         )
     try:
-        return Source.read(Path(path).expanduser())
+        return Source.read(at_home(path))
     except FileNotFoundError as error:
         near = sorted(p.name for p in Path(path).parent.glob("*.brew")) if Path(path).parent.is_dir() else []
         more = suggest(Path(path).name, near) or (f"that folder has {', '.join(near[:5])}" if near else "")

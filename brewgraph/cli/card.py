@@ -26,19 +26,18 @@ def command(
     With --write it is README.md beside the student, to complete by hand; `brewgraph push` takes it from there.
     """
     from brewgraph.paths import write_file
-    from brewgraph.running.finished import open_run
-    from brewgraph.sharing.card import card_of
-    from brewgraph.sharing.push import CARD, placeholder
+    from brewgraph.sharing.card import card_of, open_student
+    from brewgraph.sharing.push import CARD, own_text, placeholder
 
     hush()
-    finished = open_run(run)
+    finished = open_student(run)
     text = card_of(finished, name or placeholder(finished))
     if not write:
         print(text, end="")
         return
     path = finished.folder.student / CARD
-    known = (text, card_of(finished, placeholder(finished)))
-    if path.is_file() and path.read_text(encoding="utf-8") not in known and not force:
+    known = (None, text, card_of(finished, placeholder(finished)))
+    if not force and own_text(finished.folder.student) not in known:
         raise UsageError(f"`{display_path(path)}` is there and differs from the card of the run: --force replaces it")
     write_file(path, text)
     print(display_path(path))

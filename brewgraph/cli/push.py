@@ -11,6 +11,7 @@ import typer
 from brewgraph.cli.options import Run
 from brewgraph.cli.output import hush, megabytes, table
 from brewgraph.diagnostics import UsageError
+from brewgraph.paths import at_home
 from brewgraph.training.folder import display_path
 
 if TYPE_CHECKING:
@@ -36,15 +37,18 @@ def command(
     The hub is Hugging Face's or the one that HF_ENDPOINT names; log in with `hf auth login` or HF_TOKEN. What is sent
     is listed first. Pickles, checkpoints and files with access tokens are never sent.
     """
-    from brewgraph.running.finished import open_run
-    from brewgraph.sharing.push import gather, push_to_folder, push_to_hub
+    from brewgraph.sharing.card import open_student
+    from brewgraph.sharing.push import check_name, gather, push_to_folder, push_to_hub
 
     if (name is None) == (to_folder is None):
         raise UsageError("name the repository, as `USER/MODEL`, or --to-folder FOLDER: one of both")
     if to_folder is not None and (private or revision or replace):
         raise UsageError("--private, --revision and --replace are of repositories: a folder has none of them")
+    if name is not None:
+        check_name(name)
+    to_folder = None if to_folder is None else at_home(to_folder)
     hush()
-    finished = open_run(run)
+    finished = open_student(run)
     upload = gather(finished, name or (to_folder or Path()).name, report=report)
     print(listed(upload), file=sys.stderr)
     if dry_run:

@@ -47,6 +47,8 @@ def damage(folder: RunFolder) -> str:
             if content is None and os.path.lexists(name):
                 raise ValueError
             rows_of(content or {})
+            if not isinstance((content or {}).get("took", {}), dict):
+                raise ValueError
         except ValueError:
             return f"{display_path(name)} cannot be read"
     return ""

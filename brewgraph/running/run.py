@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
@@ -87,6 +88,10 @@ class RunResult:
         )
 
 
+_PROCESS = RLock()
+"""Held while a spec runs in this process."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to run a spec. `runs` is the folder of all runs (None: beside each spec); `skip` names passes to skip; with
@@ -107,8 +112,22 @@ class Options:
 
 
 def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
-    """Run a checked spec, or return its finished run unless forced. Raises `SpecError`, `UsageError` or `RunError`."""
+    """Run a checked spec, or return its finished run unless forced. Raises `SpecError`, `UsageError` or `RunError`.
+
+    Seeds, precision and devices belong to a process: of threads that run specs one at a time does.
+    """
     reporter = reporter if this_process().is_main_process else Reporter()
+    if not _PROCESS.acquire(blocking=False):
+        reporter.say("another thread of this program runs a spec: waiting for it")
+        _PROCESS.acquire()
+    try:
+        return _run_alone(checked, options, reporter)
+    finally:
+        _PROCESS.release()
+
+
+def _run_alone(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
+    """Run a checked spec, while no other thread does."""
     if options.dry_run:
         with scratch_folder() as scratch:
             folder, rows = _one_step(checked, options, scratch)
@@ -182,7 +201,7 @@ def _run_owned(
     on_main_process(folder.forget_failure)
     began, resolved = time.monotonic(), _resolved(checked, identity, builder)
     trackers = _trackers(checked, resolved, reporter)
-    error: Exception | None
+    error: Exception | SystemExit | None
     try:
         on_main_process(lambda: _write_resolved(folder, checked, resolved))
         with explained(folder):

@@ -22,17 +22,18 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.repocard import metadata_load
 
 from brewgraph.checking.check import check
-from brewgraph.diagnostics import BrewError
+from brewgraph.diagnostics import BrewError, SourceFault, UsageError
 from brewgraph.display.equation import spell_out
-from brewgraph.display.lines import number
+from brewgraph.display.lines import number, one_line
 from brewgraph.inspect.report_of import run_command
+from brewgraph.paths import locate
 from brewgraph.recipe.label_types import LABEL_TYPES, LOSS
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.settings.metric_names import metric_words
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
-from brewgraph.running.finished import FinishedRun, FinishedTask
+from brewgraph.running.finished import FinishedRun, FinishedTask, open_run
 from brewgraph.running.scores import ScoreRow, cells_of
-from brewgraph.training.folder import read_object
+from brewgraph.training.folder import display_path, read_object
 from brewgraph.training.reporter import duration
 
 EMISSIONS = "emissions.csv"
@@ -49,6 +50,17 @@ _PIPELINES = {
 _GLUE = "nyu-mll/glue"
 
 
+def open_student(target: str) -> FinishedRun:
+    """The finished run to share. Raises `UsageError` for a folder that holds another form of its student, and as
+    `open_run`.
+    """
+    run = open_run(target)
+    if run.exported:
+        where = display_path(run.folder.path)
+        raise UsageError(f"`{where}` holds an exported student, which has no card: name the run that it is of")
+    return run
+
+
 def card_of(run: FinishedRun, name: str) -> str:
     """The card of a run's student, which the card calls `name`: the name on the hub, or a folder to load it from."""
     facts = _Facts(run, name)
@@ -59,14 +71,19 @@ def card_of(run: FinishedRun, name: str) -> str:
 # ── Markdown ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def printable(text: str) -> str:
+    """A text in one line, without characters that command a terminal or that no file of text can hold."""
+    return one_line("".join(x if x.isprintable() else " " for x in text))
+
+
 def escaped(text: str) -> str:
     """A text that Markdown shows as it is, in one line: no link, no emphasis, no HTML, no cell of a table."""
-    return re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", html.escape(printable(text), quote=False))
 
 
 def code(text: str) -> str:
     """A text as code within a line."""
-    plain = " ".join(text.split())
+    plain = printable(text)
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
     space = " " if "`" in plain else ""
     # a bar would end the cell of a table, also within code
@@ -107,27 +124,35 @@ class Origin:
         return f"[{escaped(self.hub)}]({place})"
 
 
-_REPO = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+REPO = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+"""What may be the name of a repository."""
 
 
 def origin(name: str, folder: Path, kind: Literal["model", "dataset"]) -> Origin:
     """What a name in a spec means, whose relative paths begin in `folder`."""
-    path = folder / Path(name).expanduser()
-    is_name = _REPO.fullmatch(name) is not None and not name.startswith(".")
+    path = _place(name, folder)
+    is_name = REPO.fullmatch(name) is not None and not name.startswith(".")
     # a name without an owner may be a folder that is gone, unless the hub's cache has it
     if is_name and "/" not in name:
         is_name = (Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)).is_dir()
-    if path.exists() or not is_name:
-        return Origin("", Path(name).name or name, _licence(path / "README.md"))
+    if path is None or path.exists() or not is_name:
+        return Origin("", Path(name).name or name, _licence(None if path is None else path / "README.md"))
     cached = try_to_load_from_cache(name, "README.md", repo_type=kind)
     return Origin(name, "", _licence(Path(cached)) if isinstance(cached, str) else "")
 
 
-def _licence(card: Path) -> str:
+def _place(name: str, folder: Path) -> Path | None:
+    """The file or folder that a name in a spec means; None for what is no path, or none that this user may look at."""
+    with suppress(SourceFault):
+        return locate(name, folder)
+    return None
+
+
+def _licence(card: Path | None) -> str:
     """The licence in the metadata of a card; empty without one."""
     metadata: Any = None
     with suppress(Exception):  # whatever others wrote there
-        metadata = metadata_load(card)
+        metadata = metadata_load(card) if card is not None else None
     licence = metadata.get("license") if isinstance(metadata, dict) else None
     return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence or "")
 
@@ -141,9 +166,9 @@ def _data_origins(data: DataDeclaration, folder: Path) -> Iterator[tuple[Origin,
             yield origin(_GLUE, folder, "dataset"), task
         else:
             files = [Path(path).name for path in source.files.values()]
-            place = next((folder / Path(path).expanduser() for path in source.files.values()), folder / "x")
+            place = _place(next(iter(source.files.values()), "x"), folder)
             what = ", ".join(files) or type(source).__name__.lower()
-            yield Origin("", what, _licence(place.parent / "README.md")), ""
+            yield Origin("", what, _licence(None if place is None else place.parent / "README.md")), ""
 
 
 # ── the card ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,7 +178,7 @@ class _Facts:
     """What a card says of a run."""
 
     def __init__(self, run: FinishedRun, name: str):
-        self.run, self.name = run, name
+        self.run, self.name = run, printable(name)
         self.recipe: Recipe = run.recipe
         whole = run.folder.whole
         self.resolved: Mapping[str, Any] = whole.resolved or {}

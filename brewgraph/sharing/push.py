@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brewgraph.diagnostics import RunError, UsageError, listing
-from brewgraph.display.lines import one_line
 from brewgraph.inspect.report_of import REPORT, report_of
+from brewgraph.running.damage import ANEW
 from brewgraph.running.finished import FinishedRun
 from brewgraph.running.records import read_record
-from brewgraph.sharing.card import card_of
+from brewgraph.sharing.card import REPO, card_of, printable
 from brewgraph.training.folder import display_path
 
 CARD = "README.md"
@@ -30,16 +30,19 @@ _TOKENS = re.compile(
     rb"|sk-[A-Za-z0-9_-]{32,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
 """Access tokens of hubs and clouds, and private keys."""
+SILENCE = 60
+"""For so many seconds a hub may stay silent."""
 _THEIRS = frozenset({".gitattributes"})
 """Files that a hub adds to a repository."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What is sent: each file by its path there, as the file on this machine or its content; `left_out` stays here.
-    The card is in `files`; it is the user's own if `own_card`.
+    """What is sent of a student's folder: each file by its path there, as the file on this machine or its content;
+    `left_out` stays here. The card is in `files`; it is the user's own if `own_card`.
     """
 
+    student: Path
     files: Mapping[str, Path | bytes]
     left_out: Sequence[str]
     own_card: bool
@@ -59,7 +62,8 @@ def gather(run: FinishedRun, name: str, *, report: bool = False) -> Upload:
     """What is sent of a run whose student is called `name` there: its files, the card, the spec, maybe the report. A
     card in the student's folder is taken as it is, unless it is one that `brewgraph card` wrote and nobody changed.
 
-    Raises `UsageError` for a file that seems to hold an access token, or a report without matplotlib.
+    Raises `UsageError` for a file that seems to hold an access token, a card that is not UTF-8, or a report without
+    matplotlib; `RunError` for a student without weights.
     """
     student = run.folder.student
     files: dict[str, Path | bytes] = {}
@@ -73,16 +77,29 @@ def gather(run: FinishedRun, name: str, *, report: bool = False) -> Upload:
             left_out.append(place)
         else:
             files[place] = path
-    own = student / CARD
-    own_card = own.is_file() and own.read_text(encoding="utf-8") != card_of(run, placeholder(run))
+    if not any(name.endswith(".safetensors") for name in files):
+        raise RunError(f"`{display_path(student)}` holds no weights: restore them, or begin anew {ANEW}")
+    own_card = CARD in files and own_text(student) != card_of(run, placeholder(run))
     if not own_card:
         files[CARD] = card_of(run, name).encode()
     files[SPEC] = run.folder.whole.path / SPEC
     if report and (record := read_record(run.folder.whole)) is not None:
         files[REPORT] = report_of(record).write().encode()
-    upload = Upload(dict(sorted(files.items())), tuple(left_out), own_card)
+    upload = Upload(student, dict(sorted(files.items())), tuple(left_out), own_card)
     _demand_no_tokens(upload)
     return upload
+
+
+def own_text(student: Path) -> str | None:
+    """The text of the card in a student's folder; None without one. Raises `UsageError` for one that is not UTF-8."""
+    path = student / CARD
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"`{display_path(path)}` is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02X}; save it as "
+            "UTF-8"
+        ) from error
 
 
 def _demand_no_tokens(upload: Upload) -> None:
@@ -100,13 +117,16 @@ def _demand_no_tokens(upload: Upload) -> None:
 
 
 def push_to_folder(upload: Upload, folder: Path) -> None:
-    """Copy all files into a folder, which is made. Raises `UsageError` if it holds other files, `RunError` if it cannot
-    be written.
+    """Copy all files into a folder, which is made. Raises `UsageError` if it holds other files or is the student's own,
+    `RunError` if it cannot be written.
     """
-    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    if others := sorted(set(there) - upload.files.keys()):
-        raise UsageError(f"`{display_path(folder)}` holds other files, {listing(others, 3)}: name another folder")
+    where = display_path(folder)
     try:
+        if folder.resolve().is_relative_to(upload.student.resolve()):
+            raise UsageError(f"`{where}` is where the student is: name another folder")
+        there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        if others := sorted(set(there) - upload.files.keys()):
+            raise UsageError(f"`{where}` holds other files, {listing(others, 3)}: name another folder")
         for name, content in upload.files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,8 +135,24 @@ def push_to_folder(upload: Upload, folder: Path) -> None:
             else:
                 shutil.copyfile(content, path)
     except OSError as error:
-        where = display_path(folder)
         raise RunError(f"`{where}` cannot be written: {error.strerror}; name another folder") from error
+
+
+def check_name(name: str) -> None:
+    """Raise `UsageError` for what cannot be the name of a repository."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+        if REPO.fullmatch(name) is None:
+            raise HFValidationError
+    except HFValidationError as error:
+        address = "; an address is no name" if "://" in name else ""
+        raise UsageError(
+            f"`{printable(name)}` cannot be the name of a repository: write `USER/MODEL`, of letters, digits, `-`, `_` "
+            f"and `.`{address}; a folder is --to-folder"
+        ) from error
 
 
 def push_to_hub(
@@ -125,11 +161,13 @@ def push_to_hub(
     """Send all files in one commit to the repository `name`, which is made if it is not there; its address.
 
     `revision` is a branch, also made. Files of the repository that are none of these are deleted with `replace`, else
-    they are a `UsageError`. Raises `UsageError` for a name that cannot be one, `RunError` for what the hub refuses.
+    they are a `UsageError`. Raises `RunError` for what the hub refuses.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.utils import get_session
 
-    with _explained(name, revision):
+    get_session().timeout = SILENCE  # by default it waits for ever
+    with _explained(name, revision, "nothing was sent"):
         api = HfApi(library_name="brewgraph")
         url = api.create_repo(name, private=private or None, exist_ok=True)
         repo = url.repo_id
@@ -147,28 +185,19 @@ def push_to_hub(
             for path, content in upload.files.items()
         ]
         changes += [CommitOperationDelete(path, is_folder=False) for path in others]
+    with _explained(name, revision, "the hub has all of it or nothing, and the same command is safe to repeat"):
         api.create_commit(repo, changes, commit_message="Student and card by brewgraph", revision=revision)
     return f"{url}" + (f"/tree/{revision}" if revision else "")
 
 
 @contextmanager
-def _explained(name: str, revision: str | None) -> Iterator[None]:
-    """Turns what a hub refuses into one line with the remedy."""
+def _explained(name: str, revision: str | None, state: str) -> Iterator[None]:
+    """Turns what a hub refuses into one line with the remedy. `state` says what the hub has if it gives no answer."""
     from huggingface_hub.constants import ENDPOINT
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalTokenNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
-    except HFValidationError as error:
-        raise UsageError(
-            f"`{name}` cannot be the name of a repository: write `USER/MODEL`, of letters, digits, `-`, `_` and `.`; a "
-            "folder is --to-folder"
-        ) from error
     except OfflineModeIsEnabled as error:
         raise RunError(
             "HF_HUB_OFFLINE is set: unset it, or copy the student with --to-folder and upload that later"
@@ -177,26 +206,30 @@ def _explained(name: str, revision: str | None) -> Iterator[None]:
         raise RunError(f"{ENDPOINT} does not know you: {_LOG_IN}") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
-        raise RunError(f"{_refused(status, name, revision, ENDPOINT, error)}; nothing was sent") from error
-    except ValueError as error:
-        said = one_line(str(error))
-        if "metadata" not in said.lower():
-            raise
-        raise UsageError(f"the hub does not take the head of {CARD}: {said}; correct it; nothing was sent") from error
+        kept = state if status is None or status >= 500 else "nothing was sent"
+        raise RunError(f"{_refused(status, name, revision, ENDPOINT, error)}; {kept}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        said = printable(str(error))
+        if isinstance(error, ValueError) and "metadata" in said.lower():
+            raise UsageError(
+                f"the hub does not take the head of {CARD}: {said}; correct it; nothing was sent"
+            ) from error
+        raise RunError(  # such as the page of a network that wants a login first
+            f"{ENDPOINT} does not answer as a hub does ({type(error).__name__}: {said}): check HF_ENDPOINT and the "
+            f"network; {state}"
+        ) from error
     except Exception as error:
         # the hub's client says by a RuntimeError that a file could not be sent, and why by its cause
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
         if not isinstance(cause, OSError | RuntimeError) and not _is_of_the_network(cause):
             raise
-        raise RunError(_unreachable(ENDPOINT, cause)) from error
+        reason = printable(str(cause)) or type(cause).__name__
+        raise RunError(
+            f"{ENDPOINT} cannot be reached ({reason}): try again, or copy the student with --to-folder; {state}"
+        ) from error
 
 
 _LOG_IN = "`hf auth login`, or set HF_TOKEN to a token that may write"
-
-
-def _unreachable(endpoint: str, error: BaseException) -> str:
-    reason = one_line(str(error)) or type(error).__name__
-    return f"{endpoint} cannot be reached ({reason}): try again, or copy the student with --to-folder; nothing was sent"
 
 
 def _is_of_the_network(error: BaseException) -> bool:
@@ -208,7 +241,7 @@ def _refused(status: int | None, name: str, revision: str | None, endpoint: str,
     """What a hub refused, and what to do."""
     namespace = name.rpartition("/")[0]
     of = f"`{namespace}`" if namespace else "your account"
-    said = one_line(getattr(error, "server_message", None) or "")
+    said = printable(getattr(error, "server_message", None) or "")
     if status == 401:
         return f"{endpoint} does not know you: {_LOG_IN}"
     if status == 403:
@@ -222,4 +255,4 @@ def _refused(status: int | None, name: str, revision: str | None, endpoint: str,
         return f"{endpoint} has no room for `{name}`{f' ({said})' if said else ''}: free some, or use another account"
     if status is not None and (status == 429 or status >= 500):
         return f"{endpoint} answers {status}{f' ({said})' if said else ''}: try again later"
-    return f"{endpoint} refused `{name}`: {said or one_line(str(error))}; check the name"
+    return f"{endpoint} refused `{name}`: {said or printable(str(error))}; check the name"

@@ -11,7 +11,7 @@ from brewgraph.facts.models import Request, UnbuiltModelFacts
 from brewgraph.models.description import read_config
 from brewgraph.models.task_heads import has_classes, label_type_of
 from brewgraph.models.tokenization import local
-from brewgraph.paths import near_folder, nearby
+from brewgraph.paths import at_home, near_folder, nearby
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import CLASS, NONE, LabelType, of_architecture
 from brewgraph.recipe.settings.model_sources import Hf
@@ -69,7 +69,7 @@ def look_at_model(name: str, option: str) -> SeenModel:
 
     Raises `WishFault` for a folder without a model.
     """
-    here, place = Path("."), Path(name).expanduser()
+    here, place = Path("."), at_home(name)
     request = Request(Hf(name=name), "teacher", here, frozenset([Feature("logits")]))
     facts = UnbuiltModelFacts(request, Memory.of_user())
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from brewgraph.diagnostics import UsageError
+from brewgraph.paths import at_home
 from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
 from brewgraph.recipe.settings.base import Settings, setting_text
 from brewgraph.recipe.settings.data_sources import DATA, Conll, DataSource, Files, Squad, Text
@@ -237,7 +238,7 @@ def path_from(name: str, folder: Path) -> str:
 
 
 def _model(model: SeenModel, folder: Path) -> str:
-    name = path_from(model.name, folder) if Path(model.name).expanduser().is_dir() else model.name
+    name = path_from(model.name, folder) if at_home(model.name).is_dir() else model.name
     return _value(name)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from brewgraph.diagnostics import Collector, Ignore, suggest
 from brewgraph.source import Source, Span
@@ -38,7 +39,7 @@ def without_foreign_comments(source: Source, collector: Collector) -> Source:
             collector.add("B010", f"`{mark}` does not start a comment", Span(source, begin, found.end()), help=help)
         kept += [text[max(said, 0) : begin], re.sub(r"[^\n]", " ", text[begin:end])]
         at = said = before.at = end
-    return source if said < 0 else Source("".join(kept) + text[said:], source.name)
+    return source if said < 0 else replace(source, text="".join(kept) + text[said:])
 
 
 class _Before:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from brewgraph.diagnostics import RunError, UsageError, listing, suggest
+from brewgraph.training.signals import Terminated
 
 if TYPE_CHECKING:
     from brewgraph.runtime.distiller import Distiller
@@ -20,7 +22,8 @@ class RunEvent:
     `run` is its name, that of the spec's file; a run may also train teachers that are specs and a student without its
     teacher, each under a name and in a folder of its own. `step` counts the optimizer steps of the training,
     `stage_step` those of the stage, of `stage_steps`. `distiller` holds the student as it is now, if models are sharded
-    this process's shards: look at it, do not change it.
+    this process's shards: look at it, do not change its weights. It trains on in train mode and without the gradients
+    that a callback leaves.
     """
 
     run: str
@@ -92,7 +95,7 @@ class StopRun(Exception):
 class EndedByCallback(Exception):
     """Carries what a callback raised through the run, past whoever explains the machine's own failures."""
 
-    def __init__(self, error: Exception):
+    def __init__(self, error: Exception | SystemExit):
         super().__init__(str(error))
         self.error = error
 
@@ -105,11 +108,16 @@ class Callbacks:
     all processes are at a place where the run can end.
     """
 
-    def __init__(self, callbacks: Sequence[Callback] = (), *, main: bool = True):
-        for callback in callbacks:
+    def __init__(self, callbacks: Collection[Callback] = (), *, main: bool = True):
+        try:
+            self.callbacks = tuple(callbacks)
+        except TypeError:
+            what = f"a value of type `{type(callbacks).__name__}`"
+            raise UsageError(f"`callbacks` is a list, got {what}: write `callbacks=[…]`") from None
+        for callback in self.callbacks:
             _check(callback)
-        self.callbacks, self.main = tuple(callbacks), main
-        self.error: Exception | None = None
+        self.main = main
+        self.error: Exception | SystemExit | None = None
 
     def __bool__(self) -> bool:
         return bool(self.callbacks)
@@ -123,7 +131,9 @@ class Callbacks:
                         f"`{type(callback).__name__}.{name}` returned {returned!r:.60}, and callbacks return None: to "
                         'end the run, raise brewgraph.StopRun("reason")'
                     )
-            except Exception as error:
+            except Terminated:
+                raise
+            except (Exception, SystemExit) as error:
                 self.error = self.error or error
 
     def end(self) -> NoReturn:
@@ -146,3 +156,21 @@ def _check(callback: object) -> None:
         if name.startswith("on_") and name not in _EVENTS:
             close = suggest(name, _EVENTS) or f"there are {listing(_EVENTS)}"
             raise UsageError(f"`{type(callback).__name__}.{name}` is never called: {close}")
+    for name in _EVENTS:
+        if fault := _misfit(getattr(callback, name)):
+            raise UsageError(f"`{type(callback).__name__}.{name}` {fault}: write `def {name}(self, event)`")
+
+
+def _misfit(method: object) -> str:
+    """Why a method cannot be called with one event; "" if it can."""
+    if not callable(method):
+        return f"is no method, but a value of type `{type(method).__name__}`"
+    if inspect.iscoroutinefunction(method):
+        return "is async, and nobody would await it"
+    try:
+        inspect.signature(method).bind(None)
+    except TypeError:
+        return "does not take one argument, the event"
+    except ValueError:  # code without a signature
+        pass
+    return ""

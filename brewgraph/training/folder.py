@@ -35,7 +35,7 @@ from typing import Any
 from xxhash import xxh3_128
 
 from brewgraph.diagnostics import BrewError, RunError
-from brewgraph.paths import is_file, parse_json, read_json
+from brewgraph.paths import at_home, is_file, parse_json, read_json
 
 _BASELINE = "alone"
 _FAILED = "failed.json"
@@ -396,7 +396,7 @@ _RUNS = "runs"
 def runs_folder(beside: Path, runs: Path | None = None) -> Path:
     """The folder of the runs of specs in `beside`: `runs`, else what BREWGRAPH_RUNS names, else `runs` in `beside`."""
     named = runs or os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else beside / _RUNS
+    return at_home(named) if named else beside / _RUNS
 
 
 def teacher_folder(name: str, beside: Path, runs: Path | None, near: Sequence[Path]) -> RunFolder:
@@ -416,7 +416,7 @@ def named_run(target: str | Path) -> RunFolder:
 
     If there is no such path, it may be a name in the working directory's folder of runs; else it stays as it is.
     """
-    path = Path(target).expanduser()
+    path = at_home(target)
     for place in (path, runs_folder(Path()) / path):
         around = place.parent if place.name else place.absolute().parent
         if place.absolute() == RunFolder(around.absolute()).student and _is_run(around):

@@ -384,6 +384,8 @@ class StageRun:
             return
         place = self.folder.path, self.work.name, self.state.step, self.state.stage_step, self.length.steps
         self.callbacks.tell(_METHODS[event], event(self.name, *place, self.distiller, **content))
+        self.distiller.train()
+        self.state.optimizer.zero_grad(set_to_none=True)
 
     # ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

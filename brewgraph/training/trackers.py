@@ -240,7 +240,7 @@ class Trackers:
         self.running: list[_Tracker] = []
         self._begun = False
         self._failed: set[str] = set()
-        self._recorded: set[tuple[int, str, bool]] = set()
+        self._recorded: dict[str, set[tuple[int, str, bool]]] = {}
 
     @property
     def attaches(self) -> bool:
@@ -258,9 +258,7 @@ class Trackers:
             folder.prepare()
         self.folder, whole = folder, folder.whole
         title = whole.path.name if whole == folder else f"{whole.path.name}-{folder.path.name}"
-        state = read_object(folder.path / TRACKED) or {}
-        ids = state.get("ids", {})
-        self._recorded = {(step, task, dev) for step, task, dev in state.get("recorded", ())}
+        ids, self._recorded = _tracked(folder)
         for name in self.names:
             if name in self._failed:
                 continue
@@ -284,22 +282,27 @@ class Trackers:
         self._write()
 
     def already(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Lines of metrics.jsonl that a resumed run writes again: they were recorded before."""
-        if keys := {_key(line) for line in lines}:
-            self._recorded |= keys
-            self._write()
+        """Lines of metrics.jsonl that a resumed run writes again: trackers that it had before have them."""
+        keys = {_key(line) for line in lines}
+        for recorded in self._recorded.values():
+            recorded |= keys
+        self._write()
 
     def _write(self) -> None:
-        ids = {tracker.name: tracker.id for tracker in self.running if tracker.id is not None}
-        if self.folder is not None and (ids or self._recorded):
-            self.folder.write_json(TRACKED, {"ids": ids, "recorded": sorted(self._recorded)})
+        if self.folder is not None and self.running:
+            ids = {tracker.name: tracker.id for tracker in self.running if tracker.id is not None}
+            recorded = {tracker.name: sorted(self._recorded.get(tracker.name, ())) for tracker in self.running}
+            self.folder.write_json(TRACKED, {"ids": ids, "recorded": recorded})
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Record the numbers of a line of metrics.jsonl."""
-        if not self.running or _key(line) in self._recorded:
-            return
-        values = dict(_numbers(line))
-        self._each(lambda tracker: tracker.log(values, line["step"]), f"at step {line['step']:,}")
+        key, values = _key(line), dict(_numbers(line))
+
+        def record(tracker: _Tracker) -> None:
+            if key not in self._recorded.get(tracker.name, ()):
+                tracker.log(values, line["step"])
+
+        self._each(record, f"at step {line['step']:,}")
 
     def attach(self, path: Path) -> None:
         """Keep a file with the tracked runs."""
@@ -328,6 +331,16 @@ class Trackers:
             f"the tracker `{tracker.name}` failed {when} and records no more: {_reason(error)}; the run goes on, and "
             "metrics.jsonl has every line"
         )
+
+
+def _tracked(folder: RunFolder) -> tuple[dict[str, str], dict[str, set[tuple[int, str, bool]]]]:
+    """The ids of the tracked runs to continue, and the points that each tracker has; empty if that cannot be read."""
+    state = read_object(folder.path / TRACKED) or {}
+    try:
+        recorded = {name: {(step, task, dev) for step, task, dev in x} for name, x in state["recorded"].items()}
+        return dict(state["ids"]), recorded
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}, {}
 
 
 def _reason(error: Exception) -> str:

@@ -77,6 +77,13 @@ def fail(folder: Path, run: Any = None) -> None:
                 next(run.distiller.student.parameters()).fill_(1e38)
         case "killed":
             os.kill(os.getpid(), 9)
+        case "a tracker has no network":
+
+            def no_network(*arguments: Any) -> None:
+                raise ConnectionError("the network is gone")
+
+            for tracker in run.trackers.running:
+                tracker.log = no_network
         case "a teacher is written anew":
             path = Path("bert/model.safetensors")
             path.write_bytes(path.read_bytes()[:-1] + b"?")

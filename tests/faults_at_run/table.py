@@ -24,7 +24,8 @@ class RunFault:
     run that was killed at step 5. Then a command runs into the fault, with the environment `env` and files of at most
     `largest` bytes: it prints `said` and ends with `exit`. Then the machine is well again, by `mend` where there is more
     to do, and the same command runs to its end. `keeps` says what was not lost, and `resumes` the checkpoint from which
-    the last command that trained went on, 0 for none.
+    the last command that trained went on, 0 for none. An `embedded` run is one of a Python program, whose callback
+    raises that after step 4.
     """
 
     what: str
@@ -36,6 +37,7 @@ class RunFault:
     spec: str = "spec.brew"
     options: tuple[str, ...] = ()
     resumes: int = 4
+    embedded: str = ""
     between: Change | None = None
     mend: Change | None = None
 
@@ -292,6 +294,28 @@ FAULTS = [
     RunFault(
         "remembered facts are damaged", "resumed at step 4", "everything: they are found anew", exit=0,
         env={"BREWGRAPH_FACTS": "facts"}, between=_flip_facts,
+    ),
+    RunFault(
+        "a tracker loses its network",
+        "the tracker `tensorboard` failed at step 5 and records no more: the network is gone; the run goes on, and "
+        "metrics.jsonl has every line",
+        "everything: the run finishes without the tracker", exit=0, resumes=0,
+        env={"FAULT": "a tracker has no network", "STEP": "4"},
+    ),
+    RunFault(
+        "a callback raises an exception", "ValueError: a fault of the callback\nspec resumes at step 4",
+        "everything: a checkpoint is written at the step of the callback", exit=1,
+        embedded='ValueError("a fault of the callback")', env={"FAULT": "callback"},
+    ),
+    RunFault(
+        "a callback stops the run",
+        "no better than before; the same call resumes it",
+        "everything: a checkpoint is written at the step of the callback", exit=0,
+        embedded='bg.StopRun("no better than before")', env={"FAULT": "callback"},
+    ),
+    RunFault(
+        "a callback ends the program", "", "everything: a checkpoint is written at the step of the callback", exit=7,
+        embedded="SystemExit(7)", env={"FAULT": "callback"},
     ),
 ]  # fmt: skip
 """Faults that end a run with an error, or that it survives with a note."""

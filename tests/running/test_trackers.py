@@ -299,6 +299,37 @@ def test_a_tracker_that_cannot_start_ends_the_run_before_training(
     assert bg.run(spec, reporter=reporter).fresh
 
 
+def test_no_point_is_missing_or_twice_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that are written again go to a tracker that was added since, not to those that have them. A damaged note of
+    what they have begins tracked runs anew.
+    """
+    points: list[tuple[str, int]] = []
+
+    class Keeps(Failing):
+        def log(self, values: Mapping[str, float], step: int) -> None:
+            points.append((self.name, step))
+
+    kinds = {name: type(name, (Keeps,), {"name": name}) for name in ("wandb", "mlflow")}
+    monkeypatch.setattr(module, "_KINDS", kinds)
+    folder, lines = RunFolder(tmp_path / "run"), [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
+    killed = module.Trackers(["wandb"])
+    killed.begin(folder)
+    for line in lines[:2]:
+        killed.log(line)
+    resumed = module.Trackers(["wandb", "mlflow"])
+    resumed.begin(folder)
+    resumed.already(lines[1:2])
+    for line in lines[1:]:
+        resumed.log(line)
+    assert points == [("wandb", 1), ("wandb", 2), ("mlflow", 2), ("wandb", 3), ("mlflow", 3)]
+    for damage in ({"ids": [], "recorded": 5}, {"ids": {}, "recorded": {"wandb": [[1]]}}, {}):
+        folder.write_json("trackers.json", damage)
+        anew = module.Trackers(["wandb"])
+        anew.begin(folder)
+        anew.log(lines[0])
+    assert points[5:] == [("wandb", 1)] * 3
+
+
 def test_wandb_without_a_login_says_what_to_do(tmp_path: Path) -> None:
     """Online, with no key and no terminal to ask at. In a process of its own: wandb reads its settings once."""
     pytest.importorskip("wandb")

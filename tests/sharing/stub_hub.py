@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,21 +21,22 @@ TOKEN = "token-of-me"
 
 @dataclass
 class StubHub:
-    """`repos` are branches with their files; `private` those that are. `fails` are codes by a part of the address."""
+    """`repos` are branches with their files; `private` those that are. `fails` are codes by a part of the address, or
+    `silent` (for some seconds), `gone` (the connection), `page` (for people).
+    """
 
     url: str = ""
     repos: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
-    fails: dict[str, int] = field(default_factory=dict)
+    fails: dict[str, int | str] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     def answer(self, method: str, path: str, body: bytes, token: str | None) -> tuple[int, Any]:
         """The code and the JSON of an answer."""
         self.asked.append(f"{method} {path}")
-        for part, code in self.fails.items():
-            if part in path:
-                return code, {"error": f"no: {code}"}
+        if isinstance(code := self.fault(path), int):
+            return code, {"error": f"no: {code}"}
         if path.startswith("/objects/"):
             self.objects[path.rpartition("/")[2]] = body
             return 200, {}
@@ -45,7 +48,7 @@ class StubHub:
             return 200, {"errors": [], "warnings": []}
         if match := re.fullmatch(r"/(.+)\.git/info/lfs/objects/batch", path):
             objects = [
-                {**x, "actions": {"upload": {"href": f"{self.url}/objects/{x['oid']}"}}}
+                {**x, "actions": {"upload": {"href": f"{self.url}/objects/{match[1]}/{x['oid']}"}}}
                 for x in json.loads(body)["objects"]
             ]
             return 200, {"transfer": "basic", "objects": objects}
@@ -83,6 +86,10 @@ class StubHub:
                 del files[value["path"]]
         return 200, {"commitUrl": f"{self.url}/{repo}/commit/{'1' * 40}", "commitOid": "1" * 40}
 
+    def fault(self, path: str) -> int | str | None:
+        """What is wrong with an address."""
+        return next((fault for part, fault in self.fails.items() if part in path), None)
+
     def create(self, wanted: dict[str, Any]) -> tuple[int, Any]:
         owner = wanted.get("organization") or "me"
         if owner != "me":
@@ -106,7 +113,21 @@ def stub_hub() -> Iterator[StubHub]:
         protocol_version = "HTTP/1.1"
 
         def _answer(self) -> None:
+            fault = hub.fault(self.path)
+            if fault == "gone":
+                self.connection.shutdown(socket.SHUT_RDWR)
+            if fault == "silent":
+                time.sleep(3)
+            if fault in ("gone", "silent"):
+                self.close_connection = True
+                return
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if fault == "page":
+                self.send_response(200)
+                self.send_header("Content-Length", "6")
+                self.end_headers()
+                self.wfile.write(b"<html>")
+                return
             code, content = hub.answer(self.command, self.path, body, self.headers.get("Authorization"))
             text = json.dumps(content).encode()
             self.send_response(code)

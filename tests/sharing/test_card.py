@@ -143,12 +143,15 @@ def test_licences_are_those_of_the_cards(tmp_path: Path, monkeypatch: pytest.Mon
     cached.write_text("---\nlicense: [\n---\n")
     assert origin("you/rows", tmp_path, "model").licence == ""
     assert origin("bert", tmp_path, "model").hub == ""
+    for name in ("~no-such-user/bert", "x" * 5000 + "/bert"):
+        assert origin(name, tmp_path, "model").link("model") == "`bert` (local)"
     assert origin("/data/secret/bert", tmp_path, "model").link("model") == "`bert` (local)"
 
 
 def test_texts_are_shown_and_not_obeyed() -> None:
     """Markdown, HTML and tables in names; fences in specs."""
     assert escaped("a|b <img src=x> [x](y)\n# _z_") == r"a\|b &lt;img src=x&gt; \[x\](y) \# \_z\_"
+    assert escaped("a\x1b[31mb\0\ud800\u202ec") == r"a \[31mb c"
     assert (code("a`b"), code("a|b"), code("x\ny")) == ("`` a`b ``", r"`a\|b`", "`x y`")
     assert block("x\n```\ny") == "````\nx\n```\ny\n````"
     assert list(markdown_table([("model", "a|b"), ("x\ny", "1")])) == [

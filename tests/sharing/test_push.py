@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from brewgraph.models.export_record import ExportRecord
 from tests.cli.test_main import process
 from tests.cli.tiny import command
 from tests.sharing.stub_hub import TOKEN, StubHub, stub_hub
@@ -33,8 +35,11 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 CODE = """
-import json, os, sys
+import json, os, sys, time
+from brewgraph.sharing import push
 from tests.cli.tiny import command
+push.SILENCE = int(os.environ["SILENCE"])
+time.sleep = lambda seconds: None  # between attempts
 for arguments, env in json.loads(sys.argv[1]):
     os.environ.update(env)
     result = command("push", *arguments)
@@ -53,9 +58,11 @@ class Pushed(NamedTuple):
         return self.stderr.splitlines()[-1]
 
 
-def push(hub: str, *calls: Sequence[str], tokens: Sequence[str] = (), **env: str) -> list[Pushed]:
-    """Pushes one after the other, in a process that has this hub; there is no terminal to ask at."""
-    own = {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", **env}
+def push(hub: str, *calls: Sequence[str], tokens: Sequence[str] = (), silence: int = 60, **env: str) -> list[Pushed]:
+    """Pushes one after the other, in a process that has this hub and waits for its `silence`, in seconds; there is no
+    terminal to ask at.
+    """
+    own = {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "SILENCE": str(silence), **env}
     listed = [(list(call), {"HF_TOKEN": token}) for call, token in zip_longest(calls, tokens, fillvalue=TOKEN)]
     result = process(json.dumps(listed), folder=Path.cwd(), code=CODE, **own)
     assert result.returncode == 0, result.stderr
@@ -108,6 +115,50 @@ def test_a_card_that_was_completed_by_hand_is_sent_as_it_is(run: Path, tmp_path:
     assert (tmp_path / "b" / "README.md").read_bytes() == card.read_bytes()
 
 
+def test_a_card_that_cannot_be_sent(run: Path, tmp_path: Path) -> None:
+    """One that is a link stays, and is written from the run; one in another encoding is named."""
+    card, out = run / "student" / "README.md", tmp_path / "out"
+    (tmp_path / "mine.md").write_text("mine")
+    card.symlink_to(tmp_path / "mine.md")
+    assert command("push", str(run), "--to-folder", str(out)).exit_code == 0
+    assert (out / "README.md").read_text().startswith("---\nlibrary_name: transformers\n")
+    card.unlink()
+    card.write_bytes("---\nlicense: mit\n---\nGrüße".encode("latin-1"))
+    for words in (["push", str(run), "me/x", "--dry-run"], ["card", str(run), "--write"]):
+        result = command(*words)
+        assert result.exit_code == 2
+        assert result.stderr.endswith("student/README.md` is not UTF-8: byte 23 is 0xFC; save it as UTF-8\n")
+    assert command("card", str(run), "--write", "--force").exit_code == 0
+
+
+def test_a_student_that_is_not_whole_is_not_sent(run: Path, tmp_path: Path) -> None:
+    """Nor is one into its own folder."""
+    own = command("push", str(run), "--to-folder", str(run / "student"))
+    assert own.exit_code == 2
+    assert own.stderr.endswith("student` is where the student is: name another folder\n")
+    assert not (run / "student" / "README.md").exists()
+    (run / "student" / "model.safetensors").unlink()
+    result = command("push", str(run), "--to-folder", str(tmp_path / "out"))
+    assert result.exit_code == 3
+    assert "student` holds no weights: restore them, or begin anew by `brewgraph run SPEC --force`" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_exported_student_is_not_pushed(run: Path, tmp_path: Path) -> None:
+    """The card is that of the run: which is to be named."""
+    resolved = json.loads((run / "resolved.json").read_text())
+    of = {"spec": (run / "spec.brew").read_text(), **{key: resolved[key] for key in ("folder", "params", "tasks")}}
+    record = ExportRecord(
+        "onnx", "fp32", "model.onnx", 17, (), (), None, "class", (), "", 0, 0.0, {}, 0, {}, "", of
+    )  # fmt: skip
+    (tmp_path / "export.json").write_text(json.dumps(asdict(record)))
+    (tmp_path / "model.onnx").touch()
+    for words in (["card", str(tmp_path)], ["push", str(tmp_path), "me/x", "--dry-run"]):
+        result = command(*words)
+        assert result.exit_code == 2
+        assert "holds an exported student, which has no card: name the run that it is of" in result.stderr
+
+
 def test_other_files_of_a_repository_are_kept_unless_told(run: Path, hub: StubHub) -> None:
     """They are named; `--replace` deletes them in the same commit."""
     for name in ("me/old", "me/older"):
@@ -140,6 +191,35 @@ def test_a_hub_that_refuses(run: Path, hub: StubHub) -> None:
     told = [(code, said.replace("HUB", hub.url)) for *_, code, said in REFUSED]
     assert [(result.code, result.said) for result in results] == told
     assert not any("README.md" in files for branches in hub.repos.values() for files in branches.values())
+
+
+def test_a_hub_that_is_no_hub(run: Path, hub: StubHub) -> None:
+    """Silent, gone in the middle of a file, gone before it says that it has the commit, or the login page of a network:
+    one line each, soon, which says what is there.
+    """
+    hub.fails = {
+        "me/page/tree": "page", "/objects/me/cut/": "gone", "me/lost/commit": "gone", "/repos/create": "silent",
+    }  # fmt: skip
+    for name in ("me/page", "me/cut", "me/lost"):
+        hub.repos[name] = {"main": {}}
+    (silent,) = push(hub.url, [str(run), "me/x"], silence=1)
+    del hub.fails["/repos/create"]
+    page, cut, lost = push(hub.url, *([str(run), name] for name in ("me/page", "me/cut", "me/lost")))
+    said = [x.said.replace(hub.url, "HUB") for x in (silent, page, cut, lost)]
+    assert [x.code for x in (silent, page, cut, lost)] == [3, 3, 3, 3]
+    assert said[0] == (
+        "error: HUB cannot be reached (timed out): try again, or copy the student with --to-folder; nothing was sent"
+    )
+    assert said[1].startswith("error: HUB does not answer as a hub does (JSONDecodeError: ")
+    assert said[1].endswith("): check HF_ENDPOINT and the network; nothing was sent")
+    for words in said[2:]:
+        assert words.startswith("error: HUB cannot be reached (")
+        assert words.endswith("; the hub has all of it or nothing, and the same command is safe to repeat")
+    assert {name: branches["main"] for name, branches in hub.repos.items()} == {
+        "me/page": {},
+        "me/cut": {},
+        "me/lost": {},
+    }
 
 
 def test_a_hub_that_cannot_be_reached(run: Path) -> None:
@@ -188,6 +268,10 @@ def test_a_token_is_never_sent(run: Path, tmp_path: Path) -> None:
         (["RUN", "me/x", "--to-folder", "out"], "one of both"),
         (["RUN", "--to-folder", "out", "--private"], "--private, --revision and --replace are of repositories"),
         (["nowhere", "me/x"], "there is no folder `nowhere`"),
+        (["~no-such-user/x", "me/x"], "there is no folder `~no-such-user/x`"),
+        (["RUN", "me/ünï", "--dry-run"], "`me/ünï` cannot be the name of a repository: write `USER/MODEL`"),
+        (["RUN", "https://huggingface.co/me/x"], "and `.`; an address is no name; a folder is --to-folder"),
+        (["RUN", "me/x\n\033[31m"], "`me/x [31m` cannot be the name of a repository"),
         (["RUN/student/..", "me/x", "--dry-run", "--bogus"], "No such option"),
         (["RUN/..", "me/x"], "holds no run"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
 
 import brewgraph as bg
 from brewgraph.training.folder import RunFolder
@@ -24,7 +28,7 @@ TRAIN = (
 class Told(bg.Callback):
     """Keeps every event; raises `error` at an event of this name and step."""
 
-    def __init__(self, at: tuple[str, int] = ("", 0), error: Exception | None = None):
+    def __init__(self, at: tuple[str, int] = ("", 0), error: Exception | SystemExit | None = None):
         self.at, self.error = at, error
         self.events: list[tuple[Any, ...]] = []
 
@@ -150,8 +154,24 @@ def test_what_is_no_callback(spec: Path) -> None:
         def on_step(self, event: bg.StepEvent) -> None:
             return False  # type: ignore[return-value]
 
+    class Early(bg.Callback):
+        def on_step(self) -> None:  # type: ignore[override]
+            raise AssertionError
+
+    class Late(bg.Callback):
+        async def on_evaluate(self, event: bg.EvaluationEvent) -> None:  # type: ignore[override]
+            raise AssertionError
+
+    class Empty(bg.Callback):
+        on_checkpoint = None  # type: ignore[assignment]
+
     recipe = bg.load(spec)
+    with pytest.raises(bg.UsageError, match=r"^`callbacks` is a list, got a value of type `Told`: write `callbacks=\["):
+        recipe.run(callbacks=Told())  # type: ignore[arg-type]
     for wrong, words in (
+        (Early(), r"`Early.on_step` does not take one argument, the event: write `def on_step\(self, event\)`"),
+        (Late(), r"`Late.on_evaluate` is async, and nobody would await it: write `def on_evaluate\(self, event\)`"),
+        (Empty(), r"`Empty.on_checkpoint` is no method, but a value of type `NoneType`: write `def on_checkpoint\("),
         (print, "an object of a subclass of `brewgraph.Callback`, got a `builtin_function_or_method`"),
         (Told, r"got the class `Told`: `Told\(\)`"),
         (Typo(), r"`Typo.on_steps` is never called: did you mean `on_step`\?"),
@@ -162,6 +182,35 @@ def test_what_is_no_callback(spec: Path) -> None:
         bg.UsageError, match=r"`Returns.on_step` returned False, .*: to end the run, raise brewgraph.StopRun"
     ):
         recipe.run(out=spec.parent / "returns", callbacks=[Returns()])
+
+
+def test_what_a_callback_leaves_in_the_student_trains_nothing(tmp_path: Path) -> None:
+    """Eval mode, gradients, an average by `deepcopy`, drawn numbers: the student, with dropout, is the same to the bit."""
+    seen: list[nn.Module] = []
+
+    class Probe(bg.Callback):
+        def _probe(self, event: bg.RunEvent) -> None:
+            torch.manual_seed(1)
+            student = event.distiller.student.eval()
+            sum(p.sum() for p in student.parameters() if p.requires_grad).backward()
+            seen.append(copy.deepcopy(student))
+
+        on_step = on_evaluate = on_checkpoint = _probe
+
+    recipe = bg.load(project(tmp_path, train="steps = 4; save_steps = 2 steps", dropout=True))
+    students = [recipe.run(out=tmp_path / name, callbacks=x) for name, x in (("a", []), ("b", [Probe()]))]
+    plain, probed = (load_file(x.folder / "student" / "model.safetensors") for x in students)
+    assert all(plain[name].equal(probed[name]) for name in plain)
+    assert len(seen) == 4 + 2 + 1  # steps, checkpoints, and the evaluation at the end
+
+
+def test_a_callback_that_exits_leaves_a_checkpoint(spec: Path, tmp_path: Path) -> None:
+    """`sys.exit` in a callback is raised by `run` with its code, and the same call resumes."""
+    recipe, out = bg.load(spec), tmp_path / "run"
+    with pytest.raises(SystemExit) as raised:
+        recipe.run(out=out, callbacks=[Told(("step", 4), SystemExit(7))])
+    assert (raised.value.code, raised.value.__notes__) == (7, ["spec resumes at step 4"])
+    assert recipe.run(out=out).fresh
 
 
 SCRIPT = """
