@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from brewgraph.checking.check import Reading, read
-from brewgraph.diagnostics import SpecError, render
+from brewgraph.diagnostics import Diagnostic, SpecError, render
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.source import Source
 from brewgraph.syntax.format import format_source
@@ -26,9 +26,10 @@ def judge(text: str) -> str:
     again = checked(laid_out)
     assert again.spec == reading.spec
     if reading.collector.failed or again.collector.failed:
-        assert reading.collector.failed and again.collector.failed
+        assert reading.collector.failed == again.collector.failed
         return "parsed"
-    assert reading.recipe is not None and again.recipe is not None
+    assert reading.recipe is not None
+    assert again.recipe is not None
     assert meaning(again.recipe) == meaning(reading.recipe)
     return "sound"
 
@@ -43,9 +44,12 @@ def meaning(recipe: Recipe) -> tuple[object, ...]:
 def checked(source: Source) -> Reading:
     """What a check without models finds in a text; each of its errors can be shown."""
     reading = read(source, {})
+    diagnostics: tuple[Diagnostic, ...] | None = None
     try:
         reading.collector.raise_errors()
     except SpecError as error:
-        assert error.diagnostics
-        assert all(diagnostic.message and render(diagnostic, width=80) for diagnostic in error.diagnostics)
+        diagnostics = error.diagnostics
+    if diagnostics is not None:
+        assert diagnostics
+        assert all(diagnostic.message and render(diagnostic, width=80) for diagnostic in diagnostics)
     return reading
