@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
@@ -274,19 +274,22 @@ def closest(word: str, known: Iterable[str]) -> tuple[str, float] | None:
 
     if len(word) > _LONGEST:
         return None
+    joined, parts = _parts(word)
 
     def nearness(other: str) -> float:
         if len(other) > _LONGEST:
             return 0.0
-        if _joined(word) == _joined(other):
+        joined_other, parts_other = _parts(other)
+        if joined == joined_other:
             return 1.0
-        parts = sorted(re.split("[-_]", other.casefold()))
-        if len(parts) > 1 and sorted(re.split("[-_]", word.casefold())) == parts:
+        if len(parts_other) > 1 and parts == parts_other:
             return 0.99
-        if len(_joined(word)) >= _CUT and _joined(other).startswith(_joined(word)):
+        if len(joined) >= _CUT and joined_other.startswith(joined):
             return 0.98 - len(other) / 1000
+        if 2 * min(len(word), len(other)) / (len(word) + len(other)) < _FAR:  # no ratio of the two is larger
+            return 0.0
         matcher = difflib.SequenceMatcher(None, word, other)
-        if matcher.real_quick_ratio() < _FAR or matcher.quick_ratio() < _FAR:
+        if matcher.quick_ratio() < _FAR:
             return 0.0
         ratio = matcher.ratio()
         # below this only letters that changed places are a slip: `mes` for `mse`, and not `steps` for `stage`
@@ -297,8 +300,11 @@ def closest(word: str, known: Iterable[str]) -> tuple[str, float] | None:
     return max(near, key=lambda pair: (pair[1], pair[0]), default=None)
 
 
-def _joined(word: str) -> str:
-    return re.sub("[-_]", "", word.casefold())
+@lru_cache(maxsize=2 * _COMPARED)
+def _parts(word: str) -> tuple[str, tuple[str, ...]]:
+    """A word without case, `-` and `_`, and the parts between these, sorted."""
+    parts = re.split("[-_]", word.casefold())
+    return "".join(parts), tuple(sorted(parts))
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

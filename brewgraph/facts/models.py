@@ -356,13 +356,14 @@ class UnbuiltModelFacts:
 class Facts:
     """What a check knows of a spec's models and data, by name: None for a model of which nothing is known before
     loading, and for data at fault. `data` are the data sets that each model reads, `lessons` what its heads are matched
-    with.
+    with, `stamps` those of the files of each data set before they were read (`stamps_of_data`).
     """
 
     models: Mapping[str, UnbuiltModelFacts | None]
     data_facts: Mapping[str, DataFacts | None]
     data: Mapping[str, tuple[str, ...]]
     lessons: Mapping[tuple[str, str | None], tuple[Lesson, ...]]
+    stamps: Mapping[str, Mapping[Path, object]]
 
     def __call__(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
         return self.models[model.name]
@@ -411,13 +412,20 @@ class FactsBook:
         self.features = features_used(self.recipe)
         self.data = data_used(self.recipe)
         self.partners = partners(self.recipe)
+        self.stamps: dict[str, Mapping[Path, object]] = {}
         self.data_facts = {name: self._of_data(data) for name, data in self.recipe.data.items()}
-        self.facts = Facts(self.models, self.data_facts, self.data, lessons(self.recipe))
+        self.facts = Facts(self.models, self.data_facts, self.data, lessons(self.recipe), self.stamps)
 
     def _of_data(self, data: DataDeclaration) -> DataFacts | None:
-        """The facts of a data set; None, with a diagnostic, if it cannot be read."""
+        """The facts of a data set; None, with a diagnostic, if it cannot be read, or changes while it is."""
         try:
-            return data_facts(data.source, self.folder, self.memory)
+            self.stamps[data.name] = before = stamps_of_data(data.source, self.folder)
+            try:
+                return data_facts(data.source, self.folder, self.memory)
+            finally:
+                if changed := changed_files(before, data.source, self.folder):
+                    help = "check again, once nothing writes it"
+                    raise SourceFault("B404", f"{listing(changed, 4)} changed while it was read", help=help)
         except SourceFault as fault:
             code, help = fault.code, data.remedy(fault.help, fault.field)
             if code == "B405":
@@ -644,19 +652,35 @@ def data_facts(source: DataSource, folder: Path, memory: Memory) -> DataFacts:
 
 def print_of_data(source: DataSource, folder: Path) -> str | None:
     """A fingerprint of the content of a data set's files; None if only the hub knows it."""
-    stamps: list[object] = []
-    for part in source.sources:
-        if part.holds_tensors or (part.hub_name and not locate(part.hub_name, folder, "name").is_dir()):
-            return None
+    if any(x.holds_tensors or (x.hub_name and not locate(x.hub_name, folder, "name").is_dir()) for x in source.sources):
+        return None
+    stamps = stamps_of_data(source, folder)
+    return None if None in stamps.values() else digest(repr(source), *stamps.items())
+
+
+def stamps_of_data(source: DataSource, folder: Path) -> dict[Path, object]:
+    """A value for each local file of a data set that changes when the file does; None for one that is not there, which
+    whoever reads it reports.
+    """
+    stamps: dict[Path, object] = {}
+    for path in (path for part in source.sources for path in _files(part, folder)):
         try:
-            stamps.append(stamp(_files(part, folder)))
+            stamps[path] = stamp([path])
         except OSError:
-            return None  # a missing file is reported by whoever reads it
-    return digest(repr(source), *stamps)
+            stamps[path] = None
+    return stamps
+
+
+def changed_files(before: Mapping[Path, object], source: DataSource, folder: Path) -> list[str]:
+    """The names of a data set's files that are not as they were when `stamps_of_data` gave `before`."""
+    now = stamps_of_data(source, folder)
+    return [path.name for path in {**before, **now} if before.get(path) != now.get(path)]
 
 
 def _files(source: DataSource, folder: Path) -> Iterator[Path]:
     """The local files of a data set."""
+    if isinstance(source, Batches):
+        yield from sorted(locate(source.folder, folder, "folder").resolve().glob("*.safetensors"))
     if source.hub_name:
         yield from sorted(path for path in locate(source.hub_name, folder, "name").rglob("*") if path.is_file())
     for argument, name in source.files.items():

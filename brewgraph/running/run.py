@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import BrewError, RunError, UsageError
@@ -142,6 +142,11 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
     # everything that needs no training comes first, then teachers that must be trained
     checked = builder.checked
     identity = identify(builder, "alone" if options.without_teacher else "")
+    if len(set(gather_object([identity.hash]))) > 1:
+        raise RunError(
+            "the processes of this run read different data or models: files of them changed while it began; run it "
+            "again, once nothing writes them"
+        )
     builder.prints = identity.prints
     home = runs_folder(checked.folder, options.runs)
     if near is None:

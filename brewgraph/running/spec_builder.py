@@ -20,7 +20,7 @@ from brewgraph.data.sources.tensor_batches import ReadyBatches, open_batches
 from brewgraph.diagnostics import Diagnostic, RunError, SourceFault, SpecError, UsageError, listing, suggest
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory, print_of_model, print_of_weights
-from brewgraph.facts.models import UnbuiltModelFacts, is_local
+from brewgraph.facts.models import UnbuiltModelFacts, changed_files, is_local
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import merge_equal_nodes
 from brewgraph.graph.container import info, nodes_of, of_kind
@@ -49,7 +49,7 @@ from brewgraph.recipe.features import Feature
 from brewgraph.recipe.recipe import Stage, columns_used, data_used
 from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.recipe.settings.model_sources import Ema, Python
-from brewgraph.recipe.values import Declaration, ModelDeclaration
+from brewgraph.recipe.values import DataDeclaration, Declaration, ModelDeclaration
 from brewgraph.runtime.distiller import Distiller, make_projections, optimize_all, projection_nodes
 from brewgraph.runtime.store import keep_digest, weights_digest
 from brewgraph.training.evaluation import can_score
@@ -123,7 +123,7 @@ class SpecBuilder:
         """The rows of a data set, with the columns that the spec names."""
         if name not in self._examples:
             data = self.recipe.data[name]
-            with blaming(data):
+            with self._as_checked(data), blaming(data):
                 self._examples[name] = open_examples(data.source, self.checked.folder, columns_used(self.recipe)[name])
         return self._examples[name]
 
@@ -132,9 +132,22 @@ class SpecBuilder:
         if name not in self._tensor_batches:
             data = self.recipe.data[name]
             assert isinstance(data.source, Batches)
-            with blaming(data):
+            with self._as_checked(data), blaming(data):
                 self._tensor_batches[name] = open_batches(data.source, self.checked.folder, self.recipe.models)
         return self._tensor_batches[name]
+
+    @contextmanager
+    def _as_checked(self, data: DataDeclaration) -> Iterator[None]:
+        """Raise `RunError` if the files of a data set are not those that the check read, whatever reading them gave."""
+        try:
+            yield
+        finally:
+            before = self.checked.facts.stamps[data.name]
+            if changed := changed_files(before, data.source, self.checked.folder):
+                raise RunError(
+                    f"{listing(changed, 4)} of `{data.name}` changed since the spec was checked: once nothing writes "
+                    "the data, run the same command again (in Python, load the spec again with `bg.load`)"
+                )
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprints of the content of each data set, by its position in the spec; names do not count."""

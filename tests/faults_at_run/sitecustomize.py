@@ -1,5 +1,7 @@
-"""Makes a machine fail in the process that a test starts: FAULT names how, and STEP when, a step of training, `models`,
-the moment before the first weights are loaded, or `student`, that before the finished student is written. Python imports it by its name.
+"""Makes a machine fail in the process that a test starts: FAULT names how, and STEP when: a step of training, `rows`, the
+moment after the check and before rows are read, `reading`, when a file of rows is open, `models`, before the first weights are
+loaded, `weights`, when the first of their files is open, or `student`, before the finished student is written. Python imports
+it by its name.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 FAULT, STEP = os.environ.get("FAULT", ""), os.environ.get("STEP", "4")
+
+
+_happened: list[str] = []
 
 
 def largest_file(size: int) -> None:
@@ -37,7 +42,10 @@ def address_space() -> int:
 
 
 def fail(folder: Path, run: Any = None) -> None:
-    """What happens to the machine at the moment; `run` is the stage in training."""
+    """What happens to the machine at the moment, once; `run` is the stage in training."""
+    if _happened:
+        return
+    _happened.append(FAULT)
     match FAULT:
         case "no room for metrics":
             largest_file((folder / "metrics.jsonl").stat().st_size)
@@ -89,8 +97,24 @@ def fail(folder: Path, run: Any = None) -> None:
             path.write_bytes(path.read_bytes()[:-1] + b"?")
         case "a teacher is cut short":
             os.truncate("bert/model.safetensors", 100)
+        case "a teacher is replaced":
+            _replace(Path("bert/model.safetensors"), Path("bert/model.safetensors").read_bytes()[:-1] + b"?")
         case "a data file is cut short":
             os.truncate("train.jsonl", 10)
+        case "a data file loses rows":
+            os.truncate("train.jsonl", Path("train.jsonl").read_bytes().index(b"\n", 500) + 1)  # at the end of a row
+        case "a data file grows":
+            with open("train.jsonl", "a") as file:
+                file.write('{"text": "winter", "label": "awful"}\n')
+        case "a data file is replaced":
+            _replace(Path("train.jsonl"), Path("train.jsonl").read_bytes().replace(b'"good"', b'"fair"'))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put another file in a file's place, as an editor or a download does."""
+    other = path.with_name("other")
+    other.write_bytes(content)
+    os.replace(other, path)
 
 
 class _Patch(MetaPathFinder):
@@ -101,6 +125,15 @@ class _Patch(MetaPathFinder):
         if STEP == "models":
             builder = sys.modules.get("brewgraph.running.spec_builder")
             _wrap(builder, "build_model", lambda *arguments, **options: fail(Path()))
+        elif STEP == "weights":
+            modeling = sys.modules.get("transformers.modeling_utils")
+            _wrap(modeling, "convert_and_load_state_dict_in_model", lambda *arguments, **options: fail(Path()))
+        elif STEP == "rows":
+            builder = sys.modules.get("brewgraph.running.spec_builder")
+            _wrap(builder, "open_examples", lambda *arguments, **options: fail(Path()))
+        elif STEP == "reading":
+            rows = sys.modules.get("brewgraph.data.sources.rows")
+            _wrap(rows, "_check_depth", lambda *arguments, **options: fail(Path()))
         elif STEP == "student":
             _wrap(running, "save_student", lambda model, path, *rest: fail(path.parent))
         else:

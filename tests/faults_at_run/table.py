@@ -274,6 +274,18 @@ FAULTS = [
         "nothing has begun", env={"FAULT": "a teacher is written anew", "STEP": "models"}, resumes=0, mend=_same_weights,
     ),
     RunFault(
+        "a teacher changes while its weights are loaded", "the files of `bert` in bert changed since this command began",
+        "nothing has begun", env={"FAULT": "a teacher is replaced", "STEP": "weights"}, resumes=0, mend=_same_weights,
+    ),
+    *(
+        RunFault(
+            f"{what}, after the check", "`train.jsonl` of `d` changed since the spec was checked",
+            "nothing has begun: with the file as it was the run is the same", env={"FAULT": what, "STEP": "rows"},
+            resumes=0, mend=_same_rows,
+        )
+        for what in ("a data file grows", "a data file loses rows", "a data file is replaced")
+    ),
+    RunFault(
         "the newest checkpoint is damaged",
         "is damaged: the checksum of student/model.safetensors does not match; step-000002 is used instead",
         "everything up to the checkpoint before it", exit=0, resumes=2, between=_flip_checkpoints(4),

@@ -174,13 +174,41 @@ def test_a_hostile_file_of_data_is_one_diagnostic(fault: DataFault, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["a teacher is cut short", "a data file is cut short"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a teacher is cut short",
+        "a teacher is replaced",
+        "a data file is cut short",
+        "a data file grows",
+        "a data file is replaced",
+    ],
+)
 def test_a_run_holds_what_it_reads(what: str, tmp_path: Path, undisturbed: dict[str, Tensor]) -> None:
     """Files of models and of data that are written over once training has begun change nothing and end nothing."""
     make(folder := tmp_path / "project")
     ended = run(folder, FAULT=what, STEP="3")
     assert ended.returncode == 0, ended.stderr
     assert equal(student(folder), undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["a data file grows", "a data file loses rows", "a data file is replaced"])
+def test_a_file_that_changes_while_a_check_reads_it(what: str, tmp_path: Path) -> None:
+    """The check is of no rows that there are: it names the file, whatever it read, and remembers nothing of it."""
+    make(folder := tmp_path / "project")
+    command = [sys.executable, "-m", "brewgraph", "check", "spec.brew"]
+    path = os.pathsep.join((str(Path(__file__).parent), str(REPOSITORY)))
+    env = {**os.environ, "PYTHONPATH": path, "BREWGRAPH_FACTS": "facts"}
+    ended = subprocess.run(
+        command, cwd=folder, env={**env, "FAULT": what, "STEP": "reading"}, capture_output=True, text=True
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "error[B404]: `train.jsonl` changed while it was read" in ended.stdout
+    assert "check again, once nothing writes it" in ended.stdout
+    shutil.copy(folder / "before" / "train.jsonl", folder)
+    again = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert (again.returncode, "error" in again.stdout) == (0, False), again.stdout
 
 
 @pytest.mark.slow

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from brewgraph.checking.check import check_names
-from brewgraph.diagnostics import Collector, SpecError, render
+from brewgraph.checking.check import Reading, read
+from brewgraph.diagnostics import Diagnostic, SpecError, render
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.source import Source
 from brewgraph.syntax.format import format_source
-from brewgraph.syntax.parser import parse
 
 
 def judge(text: str) -> str:
     """Read, check and format a text; how far it came: `lost`, `parsed` or `sound`."""
     source = Source(text)
-    collector = Collector()
-    spec = parse(source, collector)
-    recipe = checked(source)
-    if collector.failed:
-        assert recipe is None
+    reading = checked(source)
+    if reading.parsed.failed:
+        assert reading.recipe is None
         try:
             format_source(source)
         except SpecError:
@@ -26,12 +23,14 @@ def judge(text: str) -> str:
     once = format_source(source)
     laid_out = Source(once)
     assert format_source(laid_out) == once
-    assert parse(laid_out, Collector()) == spec
     again = checked(laid_out)
-    if recipe is None or again is None:
-        assert recipe is again is None
+    assert again.spec == reading.spec
+    if reading.collector.failed or again.collector.failed:
+        assert reading.collector.failed == again.collector.failed
         return "parsed"
-    assert meaning(again) == meaning(recipe)
+    assert reading.recipe is not None
+    assert again.recipe is not None
+    assert meaning(again.recipe) == meaning(reading.recipe)
     return "sound"
 
 
@@ -42,14 +41,15 @@ def meaning(recipe: Recipe) -> tuple[object, ...]:
     return (losses, recipe.train, *map(dict, named))
 
 
-def checked(source: Source) -> Recipe | None:
-    """The recipe without its text and places, None with diagnostics, each of which can be shown."""
+def checked(source: Source) -> Reading:
+    """What a check without models finds in a text; each of its errors can be shown."""
+    reading = read(source, {})
+    diagnostics: tuple[Diagnostic, ...] | None = None
     try:
-        recipe = check_names(source, {})
+        reading.collector.raise_errors()
     except SpecError as error:
         diagnostics = error.diagnostics
-    else:
-        return recipe
-    assert diagnostics
-    assert all(diagnostic.message and render(diagnostic, width=80) for diagnostic in diagnostics)
-    return None
+    if diagnostics is not None:
+        assert diagnostics
+        assert all(diagnostic.message and render(diagnostic, width=80) for diagnostic in diagnostics)
+    return reading

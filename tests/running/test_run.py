@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import brewgraph as bg
@@ -606,3 +606,47 @@ def test_a_loss_that_reaches_nothing_but_what_is_frozen(tmp_path: Path) -> None:
     )
     with pytest.raises(RunError, match="everything that this stage's loss reaches is frozen"):
         bg.run(tmp_path / "spec.brew", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_rows_that_are_not_those_of_the_check_are_not_trained_on(split: str, tmp_path: Path) -> None:
+    """Whether they are others, or gone: the message names the file, and a check of the new ones is one of them."""
+    checked = check(read_spec(project(tmp_path)))
+    path = tmp_path / f"{split}.jsonl"
+    content = path.read_text()
+    path.write_text(content + content)
+    with pytest.raises(
+        RunError, match=f"^`{split}.jsonl` of `d` changed since the spec was checked: once nothing writes"
+    ):
+        SpecBuilder(checked).examples("d")
+    rows_now = SpecBuilder(check(read_spec(tmp_path / "spec.brew"))).examples("d").splits[split]
+    assert len(rows_now) == 2 * len(content.splitlines())
+    path.unlink()
+    with pytest.raises(RunError, match=f"^`{split}.jsonl` of `d` changed since"):
+        SpecBuilder(checked).examples("d")
+
+
+def test_tensors_that_are_not_those_of_the_check_are_not_trained_on(tmp_path: Path) -> None:
+    """Their headers alone were checked."""
+    save(tmp_path / "tiny", layers=1)
+    ids = torch.ones(2, 3, dtype=torch.int64)
+    tensors = {"0.input_ids": ids, "0.attention_mask": ids.clone(), "0.labels": torch.tensor([0, 1])}
+    (tmp_path / "ready").mkdir()
+    save_file(tensors, tmp_path / "ready" / "batches.safetensors")
+    spec = tmp_path / "spec.brew"
+    spec.write_text('student tiny = hf("tiny")\ndata d = batches("ready")\nloss = ce(d.labels -> tiny.logits)\n')
+    checked = check(read_spec(spec))
+    assert len(SpecBuilder(checked).tensor_batches("d")) == 1
+    save_file({**tensors, "0.labels": torch.tensor([1, 1])}, tmp_path / "ready" / "batches.safetensors")
+    with pytest.raises(RunError, match="^`batches.safetensors` of `d` changed since the spec was checked"):
+        SpecBuilder(checked).tensor_batches("d")
+
+
+def test_processes_that_read_different_rows_do_not_train_together(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each of them was checked with its own."""
+    monkeypatch.setattr("brewgraph.running.run.gather_object", lambda own: [*own, "0123456789abcdef"])
+    with pytest.raises(RunError, match="^the processes of this run read different data or models"):
+        bg.run(project(tmp_path))
+    assert not (tmp_path / "runs").exists()

@@ -272,8 +272,8 @@ def _read(path: Path, layout: _Layout, source: Batches) -> list[Batch]:
             tensors = {}
             for key, stored in batch.items():
                 tensor = file.get_tensor(stored.name)
-                number = torch.int64 if stored.whole else tensor.dtype
-                tensors[key] = tensor.to(torch.float32 if _is_float(key, source) else number)
+                number = torch.float32 if _is_float(key, source) else torch.int64 if stored.whole else tensor.dtype
+                tensors[key] = tensor.to(number, copy=True)  # who writes the file during the run changes no batch of it
             tensors.setdefault(("", "index"), torch.arange(start, start + _rows(batch)))
             read.append(_nested(tensors))
     return read

@@ -65,6 +65,15 @@ def test_rows_are_numbered_over_all_batches(tmp_path: Path) -> None:
     assert next(open_batches(HERE, tmp_path).epoch(0))["index"].tolist() == [7, 9]
 
 
+def test_batches_are_no_longer_those_of_the_file(tmp_path: Path) -> None:
+    """Who writes over it once it was read changes none of them."""
+    write(tmp_path, entry(2), entry(2, 100))
+    ready = open_batches(HERE, tmp_path)
+    path = tmp_path / "ready" / "batches.safetensors"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert ids_of(ready.epoch(0)) == [0, 100]
+
+
 def test_shuffled_by_seed_and_epoch(tmp_path: Path) -> None:
     """All of them once, in an order that follows (seed, epoch) alone."""
     write(tmp_path, *(entry(1, 100 * i) for i in range(20)))
