@@ -59,7 +59,7 @@ def read_agreements(folder: RunFolder) -> tuple[Agreement, ...] | None:
         return None
     try:
         return tuple(Agreement(**part) for part in content["agreements"])
-    except (KeyError, TypeError):  # of another version
+    except (KeyError, TypeError, AttributeError, ValueError):  # of another version
         return None
 
 
