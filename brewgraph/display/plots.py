@@ -80,8 +80,8 @@ class Curves:
 
 @dataclass(frozen=True)
 class Scatter:
-    """A point per model: its name, and its place on both axes; the last one is the student. `areas` are in proportion to
-    a third number of each.
+    """A point per model: its name, and its place on both axes; the last one is the student. `areas` are in proportion
+    to a third number of each.
     """
 
     title: str
@@ -180,7 +180,6 @@ def _draw_curves(axes: Axes, plot: Curves) -> None:
     axes.margins(x=0.02)
     if all(type(x) is int for line in plot.lines.values() for x, _ in line):
         axes.xaxis.get_major_locator().set_params(integer=True)  # there is no step 1.5
-    _not_below_zero(axes, [y for line in plot.lines.values() for _, y in line])
     if plot.logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
@@ -190,6 +189,8 @@ def _draw_curves(axes: Axes, plot: Curves) -> None:
         axes.margins(x=0.1)
     if plot.diagonal:
         axes.plot([0, 1], [0, 1], ":", color=LIGHT["soft"], linewidth=1)
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+    _not_below_zero(axes, [y for line in plot.lines.values() for _, y in line])
     if len(plot.lines) > 1 and (columns := _legend(plot)[1]):
         axes.figure.legend(loc="outside upper left", ncols=columns, frameon=False)
 
@@ -227,7 +228,9 @@ def _draw_scatter(axes: Axes, plot: Scatter) -> None:
             clip_on=False,
         )
         side, place = ("right", -away) if across > middle else ("left", away)
-        axes.annotate(_short(name, _LEGEND // 2), (across, up), xytext=(place, away / 2), textcoords="offset points", ha=side)
+        axes.annotate(
+            _short(name, _LEGEND // 2), (across, up), xytext=(place, away / 2), textcoords="offset points", ha=side
+        )
     axes.set_xlabel(plot.across)
     axes.set_ylabel(plot.up)
     axes.margins(x=0.2, y=0.3)

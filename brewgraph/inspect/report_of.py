@@ -110,7 +110,9 @@ def _as_set(value: Any) -> str:
 
 
 def _scatters(table: Sequence[ScoreRow]) -> Iterator[Scatter]:
-    """The main score that most models have over size, and over time and memory where these were measured: of several models."""
+    """The main score that most models have over size, and over time and memory where these were measured: of two and
+    more models.
+    """
     by_name = {name: [row for row in table if name in row.scores] for row in table for name in row.main}
     name = max(by_name, key=lambda name: len(by_name[name]), default="")
     rows = by_name.get(name, [])

@@ -24,7 +24,9 @@ def rows_of(finished: Mapping[str, Any]) -> tuple[ScoreRow, ...]:
     """The table in the content of a `finished.json`; empty for that of a baseline. `ValueError` for anything else."""
     try:
         rows = tuple(ScoreRow(**row) for row in finished.get("table", ()))
-        cells_of(rows, memory=True)  # which another version may have written, too
+        if not all(isinstance(x.name, str) and isinstance(x.per_second, int | float) for x in rows):
+            raise ValueError
+        cells_of(rows, memory=True)  # which does not work of a table of another version
         return rows
     except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError):
         raise ValueError("it holds no table") from None
