@@ -153,6 +153,8 @@ def draw(plot: Plot) -> str:
 
 
 def _draw_curves(axes: Axes, plot: Curves) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for (dash, colour), (name, line) in zip(cycle(_LINES), plot.lines.items(), strict=False):
         finite = [(x, y) for x, y in line if math.isfinite(y)]
         if not finite:
@@ -179,7 +181,7 @@ def _draw_curves(axes: Axes, plot: Curves) -> None:
     axes.set_ylabel(plot.up)
     axes.margins(x=0.02)
     if all(type(x) is int for line in plot.lines.values() for x, _ in line):
-        axes.xaxis.get_major_locator().set_params(integer=True)  # there is no step 1.5
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))  # no step 1.5
     if plot.logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")

@@ -183,12 +183,12 @@ def _curves(folder: RunFolder, of: str = "") -> Iterator[Curves]:
         for title, named in values.items():
             for name, value in named.items():
                 logged.setdefault(title, {}).setdefault(name, []).append((line["step"], value))
-    scores = {metric_words(name): line for name, line in logged.pop("scores on dev", {}).items()}
+    scores = {metric_words(name): points for name, points in logged.pop("scores on dev", {}).items()}
     # beside what is no share, as a perplexity, shares would be flat
-    shares = [name for name, line in scores.items() if all(abs(value) <= 1 for _, value in line)]
-    for name, line in scores.items():
+    shares = [name for name, points in scores.items() if all(abs(value) <= 1 for _, value in points)]
+    for name, points in scores.items():
         title = "scores on dev" if name in shares and len(shares) > 1 else f"{name} on dev"
-        logged.setdefault(title, {})[name] = line
+        logged.setdefault(title, {})[name] = points
     largest = sorted(terms, key=lambda name: -terms[name])[:_TERMS]
     shown = [*losses, *(name for name in terms if name in largest)]
     for title, lines in logged.items():
