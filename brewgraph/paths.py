@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -102,10 +103,26 @@ def check_writable(path: Path, remedy: str = "name another file") -> None:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a text, and the folders that it stands in. Raises as `check_writable`."""
+    """Write a text, and the folders that it stands in. What was there stays where that fails, as on a full disk. Raises
+    as `check_writable`.
+    """
     check_writable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    target = path.resolve()
+    beside = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (target.exists() and not target.is_file()) or not os.access(target.parent, os.W_OK):
+            target.write_text(text, encoding="utf-8")  # a device, or a file in a folder that takes no new one
+            return
+        try:
+            beside.write_text(text, encoding="utf-8")
+            if target.exists():
+                shutil.copymode(target, beside)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be written: {error.strerror or error}; name another file") from error
 
 
 def facts_folder() -> Path | None:

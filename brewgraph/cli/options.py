@@ -63,6 +63,8 @@ SkipPass = Annotated[
 
 _LONGEST_NUMBER = 19
 """Characters: what is longer is a float, or infinite."""
+_LONGEST_RANGE = 10**9
+"""The most whole numbers of a range."""
 _INTEGER = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _COMMA = re.compile(r""",(?=(?:[^"']|"[^"]*"|'[^']*')*$)(?![^\[]*\])""")
@@ -97,7 +99,10 @@ def parse_axes(options: Sequence[str] | None) -> dict[str, Sequence[Any] | Betwe
     from brewgraph.running.sweep import Between
 
     axes: dict[str, Sequence[Any] | Between] = {}
-    for name, text in parse_sets(options, str).items():
+    for option in options or ():
+        ((name, text),) = parse_sets([option], str).items()
+        if name in axes:
+            raise UsageError(f"`--set {name}=…` is there twice: write all its values in one, `--set {name}=A,B,C`")
         parts = [part.strip() for part in _COMMA.split(text)]
         if len(parts) > 1 and not all(parts):
             raise UsageError(f"`--set {name}={text}` has an empty value: remove a comma")
@@ -108,9 +113,13 @@ def parse_axes(options: Sequence[str] | None) -> dict[str, Sequence[Any] | Betwe
                     f"`--set {name}={text}` is an empty range: write `{name}={ends['high']}..{ends['low']}`"
                 )
             whole = isinstance(low, int) and isinstance(high, int)
+            if high - low >= (_LONGEST_RANGE if whole else float("inf")):
+                raise UsageError(f"`--set {name}={text}` is too wide a range: write nearer ends")
             axes[name] = range(low, high + 1) if whole else Between(float(low), float(high))
         else:
-            values = {repr(value): value for value in map(parse_value, parts)}
+            values: dict[tuple[bool, Any], Any] = {}
+            for value in map(parse_value, parts):
+                values.setdefault((isinstance(value, bool), value), value)  # 2.0 is 2, and true is not 1
             axes[name] = tuple(values.values())
     return axes
 

@@ -134,7 +134,7 @@ def csv_rows(listed: Sequence[RunRecord]) -> Iterator[list[Any]]:
     for x in listed:
         row, content = (x.student.scores if x.student else {}), as_json(x)
         fixed = [content[name] for name in ("name", "spec", "hash", "state", "when", "bytes")]
-        yield [*fixed, " ".join(x.tags), *(x.params.get(n, "") for n in params), *(row.get(n, "") for n in scores)]
+        yield [*fixed, ", ".join(x.tags), *(x.params.get(n, "") for n in params), *(row.get(n, "") for n in scores)]
 
 
 def diff(one: Name, other: Name, runs: Home = None, format: Format = "text") -> None:
@@ -203,7 +203,8 @@ def remove(
     home = runs or runs_folder(Path())
     if bool(names) == unfinished:
         raise UsageError("name the runs to remove, or write --unfinished")
-    chosen = [record_of(name, home) for name in names or ()]
+    named = (record_of(name, home) for name in names or ())
+    chosen = list({x.folder.path.resolve(): x for x in named}.values())
     chosen += records(home, Filter(states=("interrupted", "failed"))) if unfinished else []
     if busy := next((x for x in chosen if x.state == "running"), None):
         raise RunError(f"{busy.name} is running: end it first")

@@ -16,17 +16,19 @@ import typer
 from brewgraph.cli.complete import params
 from brewgraph.cli.options import Quiet, Spec, parse_axes, parse_sets, read
 from brewgraph.cli.output import complain, hush, number, print_diagnostics, table
-from brewgraph.diagnostics import UsageError
+from brewgraph.diagnostics import Diagnostic, SpecError, UsageError
 from brewgraph.display.lines import count
 from brewgraph.training.folder import display_path, json_text
 
 if TYPE_CHECKING:
-    from brewgraph.running.sweep import SettingScores, SweepResult, SweptRun
+    from brewgraph.running.sweep import Axes, SettingScores, SweepResult, SweptRun
     from brewgraph.source import Source
     from brewgraph.training.reporter import Reporter
 
 _MOST = 100
 """Runs above which the command asks first."""
+_LIMIT = 1_000_000
+"""Runs above which a grid is a mistake."""
 
 
 def command(
@@ -94,10 +96,9 @@ def command(
     Finished runs are not repeated and interrupted ones resume: run the same command again. A run that fails is listed
     and does not end the others. `brewgraph sweep spec.brew --set T=2,4,8 --set seed=0..4 --jobs 2`
     """
-    from brewgraph.checking.check import check
     from brewgraph.inspect.report_of import write_report
     from brewgraph.running.clusters import Cluster
-    from brewgraph.running.sweep import Work, check_axes, count_runs, first_point, sweep
+    from brewgraph.running.sweep import Work, check_axes, count_runs, sweep
 
     if report is not None:
         from brewgraph.display.plots import demand_matplotlib
@@ -108,9 +109,11 @@ def command(
     total = count_runs(axes, trials if search is not None else None)
     hush()
     check_axes(source, axes, searched=search is not None)
+    if total > _LIMIT:
+        raise UsageError(f"the sweep has {total:,} runs, more than {_LIMIT:,}: set fewer values")
     if total > _MOST and not yes:
         _ask(total)
-    warnings = check(source, first_point(axes)).warnings
+    warnings = _warnings(source, axes)
     if main and not quiet:
         print_diagnostics(warnings, sys.stderr)
     silent = quiet or not main
@@ -135,6 +138,22 @@ def command(
     if result.failed:
         complain("\n".join(_failures(spec, runs, result.failed)))
         raise typer.Exit(3)
+
+
+def _warnings(source: Source, axes: Axes) -> Sequence[Diagnostic]:
+    """Those of the first point. Raises `SpecError` for a spec that has a fault there and at the last point, too: one
+    that only some values have is that of their runs.
+    """
+    from brewgraph.checking.check import check
+    from brewgraph.running.sweep import first_point, last_point
+
+    try:
+        return check(source, first_point(axes)).warnings
+    except SpecError as error:
+        try:
+            return check(source, last_point(axes)).warnings
+        except SpecError:
+            raise error from None
 
 
 def _write_page(path: Path, result: SweepResult, source: Source, spec: str, sets: Sequence[str] | None) -> None:

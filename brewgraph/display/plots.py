@@ -8,11 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from itertools import cycle, product
+from itertools import cycle, islice, product
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, simplefilter
 
 from brewgraph.diagnostics import UsageError
+from brewgraph.display.lines import one_line
 from brewgraph.display.render import LIGHT
+from brewgraph.source import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +26,10 @@ _LINES = list(product(("-", "--", ":", "-."), ("student", "teacher", "data", "ma
 """The dashes and colours of lines: more than four differ by dashes, too."""
 _ROW = 3
 """The most names in a row of a legend."""
-_LEGEND = 60
-"""Characters in a row of a legend."""
+_LEGEND, _SIGN, _LONG = 62, 7, 50
+"""Characters in a row of a legend, of which each sign takes some, and of the longest name."""
+_LEGEND_LINE = 0.19
+"""Inches."""
 _SMALL, _MIDDLE, _LARGE = 40.0, 64.0, 900.0
 """Areas of a model's disc in square points: the least, that of models without a size, and that of the largest model."""
 _NAME = 18
@@ -75,7 +80,9 @@ class Curves:
 
 @dataclass(frozen=True)
 class Scatter:
-    """A point per model: its name, and its place on both axes. `areas` are in proportion to a third number of each."""
+    """A point per model: its name, and its place on both axes; the last one is the student. `areas` are in proportion
+    to a third number of each.
+    """
 
     title: str
     across: str
@@ -122,10 +129,13 @@ def draw(plot: Plot) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
+    with rc_context(_STYLE), catch_warnings():
+        simplefilter("ignore")  # of characters that matplotlib's font lacks, and the page's need not
         size = (3.8, 2.6) if isinstance(plot, Scatter) else (4.7, 3.0)  # inches; three, or two, fit beside each other
         if isinstance(plot, Grid):
             size = (4.7, max(3.0, 1.1 + 0.29 * len(plot.names)))
+        if isinstance(plot, Curves):
+            size = (4.7, 3.0 + _LEGEND_LINE * max(0, _legend(plot)[0] - 2))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         match plot:
@@ -143,6 +153,8 @@ def draw(plot: Plot) -> str:
 
 
 def _draw_curves(axes: Axes, plot: Curves) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for (dash, colour), (name, line) in zip(cycle(_LINES), plot.lines.items(), strict=False):
         finite = [(x, y) for x, y in line if math.isfinite(y)]
         if not finite:
@@ -160,13 +172,16 @@ def _draw_curves(axes: Axes, plot: Curves) -> None:
             linewidth=1.8,
             marker=mark,
             markersize=4,
-            label=f" {name}",
+            label=f" {_short(name, _LONG)}",
+            clip_on=False,
         )
         if bars is not None and len(bars) == len(steps) and any(bars):
             axes.errorbar(steps, values, bars, fmt="none", ecolor=LIGHT[colour], elinewidth=1.2, capsize=3)
     axes.set_xlabel(plot.across)
     axes.set_ylabel(plot.up)
     axes.margins(x=0.02)
+    if all(type(x) is int for line in plot.lines.values() for x, _ in line):
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))  # no step 1.5
     if plot.logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
@@ -176,9 +191,20 @@ def _draw_curves(axes: Axes, plot: Curves) -> None:
         axes.margins(x=0.1)
     if plot.diagonal:
         axes.plot([0, 1], [0, 1], ":", color=LIGHT["soft"], linewidth=1)
-    if len(plot.lines) > 1:
-        row = max(1, min(_ROW, _LEGEND // max(map(len, plot.lines))))
-        axes.figure.legend(loc="outside upper left", ncols=row, frameon=False)
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+    _not_below_zero(axes, [y for line in plot.lines.values() for _, y in line])
+    if len(plot.lines) > 1 and (columns := _legend(plot)[1]):
+        axes.figure.legend(loc="outside upper left", ncols=columns, frameon=False)
+
+
+def _legend(plot: Curves) -> tuple[int, int]:
+    """The rows and columns of a legend for the lines that are drawn."""
+    names = [name for name, line in plot.lines.items() if any(math.isfinite(y) for _, y in line)]
+    if not names:
+        return 0, 0
+    longest = min(_LONG, max(map(len, names)))
+    rows = -(-len(names) // max(1, min(_ROW, int(_LEGEND / (_SIGN + longest)))))
+    return rows, -(-len(names) // rows)
 
 
 def _draw_scatter(axes: Axes, plot: Scatter) -> None:
@@ -187,16 +213,32 @@ def _draw_scatter(axes: Axes, plot: Scatter) -> None:
     areas = [
         max(_SMALL, _LARGE * area / largest) if largest else _MIDDLE for area in plot.areas or [0.0] * len(plot.points)
     ]
-    for (_, colour), (name, across, up), area in zip(cycle(_LINES), plot.points, areas, strict=False):
+    others = [colour for _, colour in _LINES[1:COLOURS]]
+    # as in the graph, blue is the student; the largest first, so that it hides no other
+    colours = [*islice(cycle(others), len(plot.points) - 1), _LINES[0][1]]
+    discs = zip(colours, plot.points, areas, strict=True)
+    for colour, (name, across, up), area in sorted(discs, key=lambda disc: -disc[2]):
         away = math.sqrt(area) / 2 + 3  # points; the label begins beside the disc, towards the middle
-        axes.plot([across], [up], "o", color=LIGHT[colour], markersize=math.sqrt(area), alpha=0.85, markeredgewidth=0)
+        axes.plot(
+            [across],
+            [up],
+            "o",
+            color=LIGHT[colour],
+            markersize=math.sqrt(area),
+            alpha=0.85,
+            markeredgewidth=0,
+            clip_on=False,
+        )
         side, place = ("right", -away) if across > middle else ("left", away)
-        axes.annotate(name, (across, up), xytext=(place, away / 2), textcoords="offset points", ha=side)
+        axes.annotate(
+            _short(name, _LEGEND // 2), (across, up), xytext=(place, away / 2), textcoords="offset points", ha=side
+        )
     axes.set_xlabel(plot.across)
     axes.set_ylabel(plot.up)
     axes.margins(x=0.2, y=0.3)
     if min(across for _, across, _ in plot.points) >= 0:
-        axes.set_xlim(0, 2.3 * middle)  # room for the disc that lies farthest
+        axes.set_xlim(0, 2.3 * middle or 1.0)  # room for the disc that lies farthest
+    _not_below_zero(axes, [up for _, _, up in plot.points])
 
 
 def _draw_cloud(axes: Axes, plot: Cloud) -> None:
@@ -236,8 +278,20 @@ def _draw_grid(axes: Axes, plot: Grid) -> None:
     axes.set_ylabel(plot.up)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+def _not_below_zero(axes: Axes, values: Sequence[float]) -> None:
+    """No room below zero for numbers that are none below it, such as shares."""
+    if all(value >= 0 for value in values if math.isfinite(value)) and axes.get_ylim()[0] < 0:
+        axes.set_ylim(bottom=0)
+
+
+def _legible(name: str) -> str:
+    """A name in one line that turns no direction of a text."""
+    return visible(one_line(name))
+
+
+def _short(name: str, length: int = _NAME) -> str:
+    name = _legible(name)
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def _for_a_page(svg: str, title: str) -> str:

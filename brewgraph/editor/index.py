@@ -15,6 +15,8 @@ from brewgraph.syntax import tree as t
 
 _WORDS = ("mask", "reduce", "problem_type", "separator", "class_weights", "precision", "normalise")
 """Arguments and settings whose bare names are words."""
+_OF_LOSSES = ("mask", "reduce")
+"""Those of them that no param can stand for."""
 _COLUMNS = frozenset(key for source in DATA.values() for key in getattr(source, "columns", ()))
 """Arguments of data sources whose bare names are columns."""
 
@@ -263,6 +265,11 @@ class _Walk:
                 self.use(place, self.index.find(scope, task))
             return
         words = x.items if isinstance(x, t.List) else (x,)
+        if name in _WORDS and name not in _OF_LOSSES:
+            for word in words:
+                of = self.value(word.id, scope, parameters) if isinstance(word, t.Name) else None
+                if isinstance(word, t.Name) and of is not None and of.kind == "param":  # `precision = precision`
+                    self.use(word.span, of)
         if name in _COLUMNS or (name in _WORDS and all(isinstance(word, t.Name) for word in words)):
             words = tuple(word for word in words if not isinstance(word, t.Name))
             for word in words:

@@ -299,7 +299,7 @@ def _encoding_fault(name: str) -> Fault | None:
     """A fault of a file that is not UTF-8: the editor shows it in another encoding, and every command refuses it."""
     try:
         raw = Path(name).read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # none is there, or none can be
         return None
     try:
         decode(raw, f"`{Path(name).name}`")

@@ -19,7 +19,7 @@ from brewgraph.display.plots import COLOURS, Cloud, Curves, Grid, Plot, Scatter
 from brewgraph.display.report import Comparison, Report
 from brewgraph.paths import is_file, parse_json, write_file
 from brewgraph.recipe.label_types import CLASS
-from brewgraph.recipe.settings.metric_names import metric_words
+from brewgraph.recipe.settings.metric_names import keyed, metric_words
 from brewgraph.running.agreement import Agreement, read_agreements
 from brewgraph.running.changes import spec_of
 from brewgraph.running.damage import ANEW, refuse_damage
@@ -29,6 +29,10 @@ from brewgraph.training.folder import RunFolder, display_path
 
 REPORT = "report.html"
 """The file of a run's folder that its report is written to."""
+_HUGE = 1e300
+"""Numbers beyond cannot be drawn."""
+_TERMS = 11
+"""The most terms that are drawn: those with the largest sums of weighted values."""
 _GRADIENTS = 60
 """The most points of a curve of gradients, which differ much from step to step."""
 
@@ -106,10 +110,13 @@ def _as_set(value: Any) -> str:
 
 
 def _scatters(table: Sequence[ScoreRow]) -> Iterator[Scatter]:
-    """The first main score over size, and over time and memory where these were measured: of several models."""
-    name = next((name for row in table for name in row.main), None)
-    rows = [row for row in table if name is not None and row.scores.get(name) is not None]
-    if name is None or len(rows) < 2:
+    """The main score that most models have over size, and over time and memory where these were measured: of two and
+    more models.
+    """
+    by_name = {name: [row for row in table if name in row.scores] for row in table for name in row.main}
+    name = max(by_name, key=lambda name: len(by_name[name]), default="")
+    rows = by_name.get(name, [])
+    if len(rows) < 2:
         return
     words, sizes = metric_words(name), [row.size for row in rows]
     places = [
@@ -131,10 +138,11 @@ def _comparison(x: Agreement) -> Comparison:
         plots.append(Grid(f"{of}, by both", f"{x.student} predicts", f"{x.teacher} predicts", x.names, x.counts))
     if x.reliability:
         curves = {name: [(at, right) for at, right, _ in bins] for name, bins in x.reliability.items()}
-        plain = {name: line for name, line in curves.items() if name in (x.teacher, x.student)}
+        plain = {name: curves[name] for name in (x.student, x.teacher) if name in curves}
+        scaled = {name: curves[name] for of in plain if (name := f"{of}, scaled") in curves}
         # lines without values, so that a model has one colour, and is dashed where it is scaled
         between: dict[str, list[tuple[float, float]]] = {" " * i: [] for i in range(1, COLOURS + 1 - len(plain))}
-        lines = {**plain, **between, **curves}
+        lines = {**plain, **between, **scaled}
         plots.append(Curves("Calibration", lines, True, "confidence", "share that is right", diagonal=True))
     if x.points:
         plots.append(Cloud(f"{x.measured}, by both", x.teacher, x.student, x.points))
@@ -154,31 +162,57 @@ def _curves(folder: RunFolder, of: str = "") -> Iterator[Curves]:
     on dev: as far as logged.
     """
     logged: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    terms: set[str] = set()
+    losses: dict[str, None] = {}
+    terms: dict[str, float] = {}
     for line in _log(folder):
-        terms.update(line.get("terms", {}))
+        task = str(line.get("task", ""))
+        (loss,) = keyed(task, {"loss": 0.0})
+        plain, weighted = (_by_term(line, part) for part in ("terms", "weighted"))
+        losses[loss] = None
+        for name in plain:
+            terms[name] = terms.get(name, 0.0) + abs(weighted.get(name, 0.0))
         values = {
-            "loss and weighted terms": {"loss": line.get("loss"), **line.get("weighted", {})},
-            "terms without weights": line.get("terms", {}),
-            "share of the gradient on the student": line.get("gradient_shares", {}),
-            "norm of the gradient on the student": line.get("gradient_norms", {}),
-            "cosine to the gradient of the loss": line.get("gradient_cosines", {}),
-            "learning rate": {"learning rate": line.get("lr")},
-            "scores on dev": {metric_words(name): value for name, value in line.get("dev", {}).items()},
+            "loss and weighted terms": {**_numbers({loss: line.get("loss")}), **weighted},
+            "terms without weights": plain,
+            "share of the gradient on the student": _by_term(line, "gradient_shares"),
+            "norm of the gradient on the student": _by_term(line, "gradient_norms"),
+            "cosine to the gradient of the loss": _by_term(line, "gradient_cosines"),
+            "learning rate": _numbers({"learning rate": line.get("lr")}),
+            "scores on dev": keyed(task, _numbers(line.get("dev"))),
         }
         for title, named in values.items():
             for name, value in named.items():
-                if isinstance(value, int | float):
-                    logged.setdefault(title, {}).setdefault(name, []).append((line["step"], value))
+                logged.setdefault(title, {}).setdefault(name, []).append((line["step"], value))
+    scores = {metric_words(name): points for name, points in logged.pop("scores on dev", {}).items()}
+    # beside what is no share, as a perplexity, shares would be flat
+    shares = [name for name, points in scores.items() if all(abs(value) <= 1 for _, value in points)]
+    for name, points in scores.items():
+        title = "scores on dev" if name in shares and len(shares) > 1 else f"{name} on dev"
+        logged.setdefault(title, {})[name] = points
+    largest = sorted(terms, key=lambda name: -terms[name])[:_TERMS]
+    shown = [*losses, *(name for name in terms if name in largest)]
     for title, lines in logged.items():
         if "gradient" in title and len(terms) < 2:
             continue  # it is that of the loss
-        if set(lines) <= terms:  # so that terms have one colour in all plots
-            lines = {"loss": [], **lines}
+        if lines.keys() <= losses.keys() | terms.keys():
+            if lines.keys() <= losses.keys():
+                title = "loss"
+            if lines.keys() & terms.keys() - set(largest):
+                title += f", the {len(largest)} largest of {len(terms):,} terms"
+            # also of those without values, so that a term has one colour in all plots
+            lines = {name: lines.get(name, []) for name in shown if name in lines or name in losses}
         size = -(-max(map(len, lines.values())) // _GRADIENTS) if "gradient" in title else 1
         means = {name: _means(line, size) for name, line in lines.items()}
-        shown = title if size == 1 else f"{title}, means of {size} lines"
-        yield Curves(f"{of}{shown}", means, title == "scores on dev")
+        of_lines = title if size == 1 else f"{title}, means of {size} lines"
+        yield Curves(f"{of}{of_lines}", means, title.endswith(" on dev"))
+
+
+def _by_term(line: Mapping[str, Any], part: str) -> dict[str, float]:
+    """The numbers of terms by name; that of a term within the task of the line holds it already."""
+    task = line.get("task")
+    names = ((name, name.removeprefix(f"{task}/")) for name in _numbers(line.get(part)))
+    own = {name: rest if task and task in rest.split("/")[:-1] else name for name, rest in names}
+    return {own[name]: value for name, value in _numbers(line.get(part)).items()}
 
 
 def _means(line: Sequence[tuple[int, float]], size: int) -> list[tuple[float, float]]:
@@ -188,11 +222,17 @@ def _means(line: Sequence[tuple[int, float]], size: int) -> list[tuple[float, fl
 
 
 def _log(folder: RunFolder) -> Iterator[Mapping[str, Any]]:
-    """The lines of metrics.jsonl; one that a crash cut short is left out."""
+    """The lines of metrics.jsonl; one that a crash cut short, or that is none of a run, is left out."""
     path = folder.path / "metrics.jsonl"
     with suppress(OSError):
         for text in path.read_bytes().splitlines() if is_file(path) else ():
             with suppress(ValueError):
                 line = parse_json(text)
-                if isinstance(line, dict) and isinstance(line.get("step"), int):
+                if isinstance(line, dict) and _numbers({"step": line.get("step")}):
                     yield line
+
+
+def _numbers(values: object) -> dict[str, float]:
+    """The finite numbers by name in a part of a line of metrics.jsonl; what is none is left out."""
+    named = values.items() if isinstance(values, dict) else ()
+    return {name: x for name, x in named if type(x) in (int, float) and -_HUGE < x < _HUGE}

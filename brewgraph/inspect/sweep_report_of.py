@@ -50,7 +50,7 @@ def _plots(result: SweepResult) -> Iterator[Curves]:
         return
     scored = [x for x in result.settings if name in x.scores and math.isfinite(x.mean(name))]
     for param in result.swept:
-        values = list(dict.fromkeys(x.params[param] for x in scored if x.params))
+        values = list({repr(value): value for value in (x.params[param] for x in scored if x.params)}.values())
         if len(values) > 1:
             yield _plot(name, param, values, scored, [other for other in result.swept if other != param])
 

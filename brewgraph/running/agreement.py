@@ -40,16 +40,23 @@ class Agreement:
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        # in a file NaN is null
+        # in a file NaN is null, and tuples are lists; anything else is of another version, and raises
         scores = {name: _number(value) for name, value in self.scores.items()}
         positions = {name: [(at, _number(value)) for at, value in line] for name, line in self.positions.items()}
+        reliability = {
+            name: [(float(at), float(right), int(n)) for at, right, n in bins]
+            for name, bins in self.reliability.items()
+        }
+        object.__setattr__(self, "counts", tuple(tuple(map(int, row)) for row in self.counts))
+        object.__setattr__(self, "reliability", reliability)
+        object.__setattr__(self, "partings", tuple(tuple(map(str, row)) for row in self.partings))
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "points", [(_number(one), _number(other)) for one, other in self.points])
 
 
 def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)
 
 
 def read_agreements(folder: RunFolder) -> tuple[Agreement, ...] | None:
@@ -59,7 +66,7 @@ def read_agreements(folder: RunFolder) -> tuple[Agreement, ...] | None:
         return None
     try:
         return tuple(Agreement(**part) for part in content["agreements"])
-    except (KeyError, TypeError):  # of another version
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):  # of another version
         return None
 
 

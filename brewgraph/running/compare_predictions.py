@@ -506,10 +506,10 @@ def _of_similarities(data_cache: DataCache, pair: _Pair) -> Agreement:
     vectors: dict[str, list[Tensor]] = {name: [] for name in names}
     for batch in _joint_batches(data_cache, pair, _BATCH):
         for name in names:
-            view = own_view(name, batch)
-            inputs = model_inputs(pair.modules[name], view, _device(pair.modules[name]))
-            with evaluating(pair.modules[name]):
-                output = pair.modules[name](**inputs, output_hidden_states=True)
+            view, trunk = own_view(name, batch), trunk_of(pair.modules[name])
+            inputs = model_inputs(trunk, view, _device(trunk))
+            with evaluating(trunk):
+                output = trunk(**inputs, output_hidden_states=True)
             hidden = output.hidden_states[-1].float().cpu()
             mask_BL1 = view["attention_mask"][..., None].float()
             vectors[name].append((hidden * mask_BL1).sum(1) / mask_BL1.sum(1).clamp_min(1))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from brewgraph.diagnostics import RunError
-from brewgraph.running.scores import ScoreRow
+from brewgraph.running.scores import ScoreRow, cells_of
 from brewgraph.training.folder import RunFolder, display_path
 
 _TYPES: Mapping[str, type] = {
@@ -23,8 +23,12 @@ ANEW = "by `brewgraph run SPEC --force`"
 def rows_of(finished: Mapping[str, Any]) -> tuple[ScoreRow, ...]:
     """The table in the content of a `finished.json`; empty for that of a baseline. `ValueError` for anything else."""
     try:
-        return tuple(ScoreRow(**row) for row in finished.get("table", ()))
-    except (TypeError, AttributeError):
+        rows = tuple(ScoreRow(**row) for row in finished.get("table", ()))
+        if not all(isinstance(x.name, str) and isinstance(x.per_second, int | float) for x in rows):
+            raise ValueError
+        cells_of(rows, memory=True)  # which does not work of a table of another version
+        return rows
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError):
         raise ValueError("it holds no table") from None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brewgraph.diagnostics import RunError, UsageError
+from brewgraph.paths import shown
 from brewgraph.running.damage import damage, rows_of
 from brewgraph.running.scores import ScoreRow
 from brewgraph.training.folder import RunFolder, display_path, folder_size, named_run
@@ -150,9 +151,10 @@ def remove(record: RunRecord) -> None:
 
 def change_tags(record: RunRecord, tags: Collection[str], *, delete: bool) -> tuple[str, ...]:
     """Add tags to a run, or take them away; the tags that it has then. Raises `UsageError`, `RunError`."""
+    tags = [" ".join(tag.split()) for tag in tags]
     for tag in tags:
-        if not tag.strip() or "," in tag:
-            raise UsageError(f"`{tag}` cannot be a tag: write a word without a comma")
+        if not tag.isprintable() or not tag or "," in tag:
+            raise UsageError(f"`{shown(tag)}` cannot be a tag: write words that can be printed, without a comma")
     kept = set(record.tags) - set(tags) if delete else {*record.tags, *tags}
     try:
         record.folder.set_tags(kept)

@@ -104,8 +104,8 @@ class SettingScores:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The runs of a sweep, in the order of the grid or the search. `swept` are the params with several values, other
-    than `seed`.
+    """The runs of a sweep, in the order of the grid or the search, each once: a search may choose a setting again.
+    `swept` are the params with several values, other than `seed`.
     """
 
     runs: tuple[SweptRun, ...]
@@ -118,13 +118,16 @@ class SweepResult:
     @property
     def settings(self) -> tuple[SettingScores, ...]:
         """Scores by model and setting; first those of models that are the same in all settings."""
-        by_model: dict[str, dict[tuple[Any, ...], list[ScoreRow]]] = {}
+        by_model: dict[str, dict[str, list[ScoreRow]]] = {}
+        params_of: dict[str, Params] = {}
         for run in self.runs:
-            setting = tuple(run.params[name] for name in self.swept)
+            params = {name: run.params[name] for name in self.swept}
+            setting = repr(params)  # 1 and true are equal, and a list is no key
+            params_of[setting] = params
             for row in run.table:
                 by_model.setdefault(row.name, {}).setdefault(setting, []).append(row)
         same: list[SettingScores] = []
-        varying: dict[tuple[Any, ...], list[SettingScores]] = {}
+        varying: dict[str, list[SettingScores]] = {}
         students = {run.student.name for run in self.runs if run.student is not None}
         several = sum(bool(run.table) for run in self.runs) > 1
         for name, groups in by_model.items():
@@ -135,8 +138,7 @@ class SweepResult:
                 same.append(_setting_scores({}, next(iter(groups.values()))))
             else:
                 for setting, rows in groups.items():
-                    params = dict(zip(self.swept, setting, strict=True))
-                    varying.setdefault(setting, []).append(_setting_scores(params, rows))
+                    varying.setdefault(setting, []).append(_setting_scores(params_of[setting], rows))
         return (*same, *(scores for of_setting in varying.values() for scores in of_setting))
 
     @property
@@ -238,7 +240,12 @@ def _ends(values: range | Between) -> tuple[Any, Any]:
 
 def first_point(axes: Axes) -> Params:
     """The first value of each param."""
-    return {name: _ends(v)[0] if isinstance(v, Between | range) else v[0] for name, v in axes.items()}
+    return {name: _ends(v)[0] if isinstance(v, Between) else v[0] for name, v in axes.items()}
+
+
+def last_point(axes: Axes) -> Params:
+    """The last value of each param."""
+    return {name: _ends(v)[1] if isinstance(v, Between) else v[-1] for name, v in axes.items()}
 
 
 def _points(axes: Mapping[str, Sequence[Any]]) -> Iterator[Params]:
@@ -336,7 +343,12 @@ def sweep(
         total = count(sweeping.total, "run")
         raise type(interruption)(f"{what} with {whole:,} of {total} finished; {remedy}") from None
     swept = tuple(name for name in sweeping.named if name != REPEATED)
-    return SweepResult(tuple(sweeping.ended), swept)
+    return SweepResult(_each_once(sweeping.ended), swept)
+
+
+def _each_once(runs: Iterable[SweptRun]) -> tuple[SweptRun, ...]:
+    """The runs by their params: a mean over seeds counts each run once."""
+    return tuple({repr(sorted(run.params.items())): run for run in runs}.values())
 
 
 def _run_one(work: Work, label: str, params: Params) -> SweptRun:

@@ -383,8 +383,13 @@ def display_path(path: Path) -> str:
 
 
 def folder_size(path: Path) -> int:
-    """Bytes of a folder's files."""
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    """Bytes of a folder's files. What another process removes meanwhile counts nothing."""
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                size += os.stat(os.path.join(folder, name)).st_size
+    return size
 
 
 # ── where runs are ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from brewgraph.training.folder import RunFolder
+from brewgraph.training.folder import RunFolder, folder_size
 from brewgraph.training.lock import locked
 from tests.cli.test_main import HEAVY, process
 from tests.cli.tiny import command, write_tiny
@@ -127,6 +127,9 @@ def test_tags(here: Path):
     assert command("runs", "tag", name, "best", "sent to Ann").stdout == f"{name}: best, sent to Ann\n"
     assert [x["name"] for x in json.loads(command("runs", "--tag", "best", "--format", "json").stdout)] == [name]
     assert "best, sent to Ann" in command("runs").stdout
+    assert "best, sent to Ann" in [
+        row["tags"] for row in csv.DictReader(command("runs", "--format", "csv").stdout.splitlines())
+    ]
     assert command("runs", "tag", name, "best", "sent to Ann", "--delete").stdout == f"{name}: no tags\n"
     assert command("runs", "--tag", "best").stdout == "no runs\n"
 
@@ -155,7 +158,9 @@ def test_what_is_unfinished_is_removed_after_a_question(tmp_path: Path):
         (["runs", "--runs", "nowhere"], 2, "there is no folder `nowhere`: runs are in `runs/` beside each spec; name it with --runs"),
         (["runs", "diff", "nothing", "teacher"], 2, "there is no run `nothing`: runs has student-"),
         (["runs", "remove"], 2, "name the runs to remove, or write --unfinished"),
-        (["runs", "tag", "teacher", "a,b"], 2, "`a,b` cannot be a tag: write a word without a comma"),
+        (["runs", "tag", "teacher", "a,b"], 2, "`a,b` cannot be a tag: write words that can be printed, without a comma"),
+        (["runs", "tag", "teacher", "red\x1b[31m"], 2, "`red\\x1b[31m` cannot be a tag: write words that can be printed"),
+        (["runs", "tag", "teacher", " "], 2, "`` cannot be a tag"),
         (["runs", "dif"], 2, "there is no command `dif`: did you mean `diff`?"),
         (["runs", "."], 2, "a folder follows an option: `brewgraph runs --runs .`"),
     ],
@@ -176,6 +181,47 @@ def test_the_list_loads_nothing_heavy(here: Path):
         result = process(*arguments, folder=here, code=PREFIX)
         assert result.returncode == 0, result.stderr
         assert result.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_a_run_that_is_named_twice_is_removed_once(tmp_path: Path):
+    """By its name and by its folder."""
+    made(tmp_path, "half-1")
+    result = command("runs", "remove", "half-1", str(tmp_path / "half-1"), "--yes", "--runs", str(tmp_path))
+    assert (result.exit_code, result.stdout[:14]) == (0, "removed 1 run,"), result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_go_while_they_are_counted_count_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As the checkpoints of a run that goes on."""
+    (tmp_path / "kept").write_bytes(b"12345")
+    (tmp_path / "gone").write_bytes(b"123")
+    stat = os.stat
+
+    def racing(path, *arguments, **more):
+        if str(path).endswith("gone"):
+            raise FileNotFoundError(path)
+        return stat(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "stat", racing)
+    assert folder_size(tmp_path) == 5
+
+
+def test_a_table_that_cannot_be_shown_is_damaged(tmp_path: Path):
+    """Of a type of labels that is not known, and with a score that is no number."""
+    row = {
+        "name": "s",
+        "scores": {"accuracy": 0.5},
+        "tasks": {"": "class"},
+        "parameters": 1,
+        "size": 4,
+        "per_second": 1.0,
+    }
+    made(tmp_path, "good-1", finished={"table": [row]})
+    made(tmp_path, "kind-1", finished={"table": [{**row, "tasks": {"": "colours"}}]})
+    made(tmp_path, "score-1", finished={"table": [{**row, "scores": {"accuracy": "high"}}]})
+    listed = json.loads(command("runs", "--runs", str(tmp_path), "--sort", "name", "--format", "json").stdout)
+    assert [x["state"] for x in listed] == ["finished", "damaged", "damaged"]
+    assert listed[1]["error"].endswith("finished.json cannot be read")
 
 
 def test_a_run_that_goes_while_the_list_is_made_is_left_out(tmp_path: Path):

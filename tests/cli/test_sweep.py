@@ -32,6 +32,7 @@ from tests.cli.tiny import command, write_tiny
         ("T='a,b',c", ("a,b", "c")),
         ("T=true,none", (True, None)),
         ("T=1,true", (1, True)),
+        ("T=2,2.0,2", (2,)),
         ("T=../data", ("../data",)),
     ],
 )
@@ -45,6 +46,8 @@ def test_values_of_a_param(text: str, values: object):
     [
         ("T=2,,4", "`--set T=2,,4` has an empty value: remove a comma"),
         ("T=4..0", "`--set T=4..0` is an empty range: write `T=0..4`"),
+        ("T=0..9999999999999999999", "`--set T=0..9999999999999999999` is too wide a range: write nearer ends"),
+        ("T=1.5..1e999", "`--set T=1.5..1e999` is too wide a range: write nearer ends"),
     ],
 )
 def test_values_that_are_none(text: str, said: str):
@@ -52,6 +55,12 @@ def test_values_that_are_none(text: str, said: str):
     with pytest.raises(UsageError) as error:
         parse_axes([text])
     assert str(error.value) == said
+
+
+def test_a_param_has_one_list_of_values():
+    """No value is dropped without a word."""
+    with pytest.raises(UsageError, match="`--set T=…` is there twice: write all its values in one, `--set T=A,B,C`"):
+        parse_axes(["T=2", "seed=0", "T=4"])
 
 
 def test_a_search_scale_follows_from_the_range():
@@ -79,6 +88,14 @@ def test_a_large_grid_is_asked_for(tmp_path: Path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_no_grid_has_more_than_a_million_runs(tmp_path: Path):
+    """Not even with --yes: it would not be made."""
+    spec = write_tiny(tmp_path)
+    result = command("sweep", str(spec), "--set", "T=1..1000001", "--yes")
+    assert result.exit_code == 2
+    assert "the sweep has 1,000,001 runs, more than 1,000,000: set fewer values" in result.stderr
+
+
 def test_the_best_setting_is_named():
     """By the mean of the main score."""
     rows = [(ScoreRow("tiny", {"accuracy": x}, {"": "class"}, 10, 40, 0.0),) for x in (0.5, 0.75)]
@@ -89,10 +106,16 @@ def test_the_best_setting_is_named():
 
 
 def test_formats_and_a_failed_run(tmp_path: Path):
-    """The run whose file is not there ends with 3 and is listed with its command; its sister ends well."""
+    """The run whose file is not there ends with 3 and is listed with its command, as first and as last; its sister ends
+    well.
+    """
     spec = write_tiny(tmp_path)
     text = spec.read_text().replace("param T = 2\n", 'param T = 2\nparam file = "train"\n')
     spec.write_text(text.replace('train="train.jsonl"', 'train="{file}.jsonl"'))
+    result = command("sweep", str(spec), "--set", "file=gone", "--set", "T=2,4")
+    assert (result.exit_code, (tmp_path / "runs").exists()) == (1, False), "no value has its file"
+    first = command("sweep", str(spec), "--set", "file=gone,train", "--quiet")
+    assert "1 run failed; the same command repeats it:\n  B401: there is no file `gone.jsonl`" in first.stderr
     result = command("sweep", str(spec), "--set", "file=train,gone", "--format", "csv")
     assert result.exit_code == 3, result.output
     rows = list(csv.DictReader(result.stdout.splitlines()))

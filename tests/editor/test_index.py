@@ -80,3 +80,12 @@ def test_uses_of_shipped_specs_stand_where_their_names_stand(path: Path):
     assert [use.place.text for use in index.uses] == [use.symbol.name for use in index.uses]
     places = [(use.place.start, use.place.end) for use in index.uses]
     assert len(places) == len(set(places))
+
+
+def test_a_param_may_stand_for_a_word(tmp_path: Path):
+    """Its use has its name, so that both are renamed; other words are no names."""
+    text = 'brew 1\nparam precision = "fp32"\nparam mean = 1\ntrain { precision = precision; normalise = micro }\n'
+    source = Source(text, str(tmp_path / "spec.brew"))
+    made = index_of(read(source, {}).spec, source)
+    assert uses(made, "precision", "param") == [(2, "precision"), (4, "precision")]
+    assert {use.symbol.name for use in made.uses} == {"precision", "mean"}

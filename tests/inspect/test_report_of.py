@@ -81,9 +81,7 @@ def test_a_run_that_was_interrupted_has_a_report(folder: RunFolder, tmp_path: Pa
     assert (made.table, made.plan, made.graphs) == ((), None, None)
     assert made.notes[0].startswith("plan and graph are missing: ")
     assert made.notes[1] == "the run is interrupted"
-    assert [(x.title, dict(x.lines)) for x in made.plots if isinstance(x, Curves)] == [
-        ("loss and weighted terms", {"loss": [(7, 2.5)]})
-    ]
+    assert [(x.title, dict(x.lines)) for x in made.plots if isinstance(x, Curves)] == [("loss", {"loss": [(7, 2.5)]})]
 
 
 class Tags(HTMLParser):
@@ -194,6 +192,70 @@ def test_gradients_are_curves(folder: RunFolder, tmp_path: Path):
     curves = {x.title: x.lines for x in report(RunFolder(copied)).plots if isinstance(x, Curves)}
     assert curves["share of the gradient on the student"] == {"loss": [], "a": [(1, 0.25)], "b": [(1, 0.75)]}
     assert curves["norm of the gradient on the student"] == {"loss": [(1, 3.0)], "a": [(1, 1.0)], "b": [(1, 3.0)]}
+
+
+def logged(folder: RunFolder, to: Path, *lines: object) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """The curves of a run with these lines in its log, by title."""
+    copied = shutil.copytree(folder.path, to / folder.path.name)
+    (copied / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return {x.title: dict(x.lines) for x in report(RunFolder(copied)).plots if isinstance(x, Curves)}
+
+
+def test_tasks_have_curves_of_their_own(folder: RunFolder, tmp_path: Path):
+    """Their losses and scores are no one line; a perplexity is beside no share."""
+    curves = logged(
+        folder, tmp_path,
+        {"step": 2, "task": "a", "loss": 2.0, "terms": {"a/first/a/near": 0.5}, "weighted": {"a/first/a/near": 0.25}},
+        {"step": 2, "task": "b", "loss": 3.0, "terms": {"b/near": 0.75}, "weighted": {"b/near": 0.5}},
+        {"step": 2, "task": "a", "dev": {"accuracy": 0.5, "perplexity": 40.0}},
+        {"step": 2, "task": "b", "dev": {"accuracy": 0.75}},
+    )  # fmt: skip
+    assert curves["loss and weighted terms"] == {
+        "a/loss": [(2, 2.0)], "b/loss": [(2, 3.0)], "first/a/near": [(2, 0.25)], "b/near": [(2, 0.5)],
+    }  # fmt: skip
+    assert list(curves["terms without weights"]) == ["a/loss", "b/loss", "first/a/near", "b/near"], "of one colour"
+    assert curves["scores on dev"] == {"a/accuracy": [(2, 0.5)], "b/accuracy": [(2, 0.75)]}
+    assert curves["a/perplexity on dev"] == {"a/perplexity": [(2, 40.0)]}
+
+
+def test_of_many_terms_the_largest_are_drawn(folder: RunFolder, tmp_path: Path):
+    """A legend of two hundred hides the lines."""
+    terms = {f"t{i}": float(i) for i in range(200)}
+    curves = logged(folder, tmp_path, {"step": 1, "loss": 9.0, "terms": terms, "weighted": terms})
+    assert list(curves["loss and weighted terms, the 11 largest of 200 terms"]) == [
+        "loss", *(f"t{i}" for i in range(189, 200)),
+    ]  # fmt: skip
+
+
+def test_what_no_run_logs_is_left_out(folder: RunFolder, tmp_path: Path):
+    """Lines of a damaged file: other types, numbers that cannot be drawn."""
+    curves = logged(
+        folder, tmp_path, 5, {"step": "x", "loss": 1.0}, {"step": 10**400, "loss": 1.0}, {"step": True, "loss": 1.0},
+        {"step": 1, "loss": 2.0, "terms": [1], "weighted": None, "dev": 3}, {"step": 2, "loss": None, "terms": {"a": "b"}},
+    )  # fmt: skip
+    assert curves == {"loss": {"loss": [(1, 2.0)]}}
+
+
+@matplotlib
+def test_the_student_has_its_colour_and_no_disc_is_cut():
+    """That of the graph, whatever its place; steps are whole, and shares have no room below zero."""
+    svg = draw(Scatter("t", "a", "b", [("big", 1.0, 0.0), ("tiny", 0.9, 0.0)], [4.0, 1.0]))
+    assert svg.index("var(--teacher)") < svg.index("var(--student)")
+    texts = {x.text for x in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text") if x.text}
+    assert not [x for x in texts if x.startswith("\N{MINUS SIGN}")]
+    svg = draw(Curves("t", {"x": [(1, 0.0), (3, 0.0)]}))
+    texts = {x.text for x in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text") if x.text}
+    assert {"1", "2", "3"} <= texts
+    assert not [x for x in texts if x.startswith("\N{MINUS SIGN}") or x == "1.5"]
+
+
+@matplotlib
+def test_a_name_turns_no_text(recwarn: pytest.WarningsRecorder):
+    """Nor does one that matplotlib's font lacks warn."""
+    svg = draw(Grid("t", "s", "b", ["\u202eevil", "tab\there", "\u597d\u574f"], [[1, 0, 0], [0, 1, 0], [0, 0, 1]]))
+    texts = {x.text for x in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"\ufffdevil", "tab here", "\u597d\u574f"} <= texts
+    assert list(recwarn) == []
 
 
 @matplotlib

@@ -155,6 +155,24 @@ def test_a_class_for_each_text(tmp_path: Path):
     }  # fmt: skip
 
 
+def test_a_student_with_heads_is_compared_by_its_trunk(tmp_path: Path):
+    """In a stage that reads no head; the task of a head is compared by its labels."""
+    for name in ("train", "dev"):
+        write_rows(tmp_path / f"{name}.jsonl", rows(6))
+    save(tmp_path / "bert", width=16)
+    spec = tmp_path / "spec.brew"
+    spec.write_text(
+        'brew 1\nteacher big = hf("bert")\nstudent tiny = hf("bert") { head one = sequence_classifier(labels=3) }\n'
+        'data d = files(train="train.jsonl", dev="dev.jsonl", text=text, label=label, batch=4, max_length=16)\n'
+        "stage first { loss = mse(big.hidden[-1] -> tiny.hidden[-1]); train { steps = 1 } }\n"
+        "stage second { task one { loss = kd(big.logits -> tiny.one.logits) }; train { steps = 1 } }\n"
+    )
+    run = bg.run(spec, out=tmp_path / "run")
+    made = compare_predictions(open_run(run.folder), lambda text: None)
+    assert [(x.task, x.kind, x.examples) for x in made] == [("", "", 6), ("one", "class", 6)]
+    assert -1 <= made[0].scores["Pearson of similarities"] <= 1
+
+
 def test_a_run_whose_teacher_is_gone(tmp_path: Path):
     """One line, and no trace of the run's machinery."""
     for name in ("train", "dev"):

@@ -72,6 +72,14 @@ def test_what_no_setting_changes_is_told_once():
     ]
 
 
+def test_values_that_are_equal_in_python_are_settings_of_their_own():
+    """1 and true, and lists, which are no keys."""
+    runs = [swept({"T": value}, score) for value, score in ((1, 0.5), (True, 0.75), ([1, 2], 0.25))]
+    cells = cells_of(SweepResult(tuple(runs), ("T",)))
+    assert [row[0] for row in cells if "tiny" in row] == ["1", "true", "[1, 2]"]
+    assert [row[2] for row in cells if "tiny" in row] == ["0.5000", "0.7500", "0.2500"]
+
+
 def test_a_smaller_error_is_better():
     """The best setting by perplexity has the lowest; a score that is no number is the worst."""
     runs = [
@@ -236,6 +244,14 @@ def test_a_search_is_resumed_by_its_repetition(spec: Path):
     assert [run.params for run in again.runs] == tried
     assert {path: path.stat().st_mtime_ns for path in spec.parent.glob("runs/*/finished.json")} == finished
     assert {x.runs for x in again.settings if x.params} == {2}
+
+
+def test_a_search_that_chooses_a_setting_again_counts_its_runs_once(spec: Path):
+    """Of two values, six trials try one again and again: its mean is over two seeds, not over twelve."""
+    pytest.importorskip("optuna")
+    result = sweep(Work(Source.read(spec)), {"T": (2, 4), "seed": range(2)}, search="tpe", trials=6)
+    assert sorted((run.params["T"], run.params["seed"]) for run in result.runs) == [(2, 0), (2, 1), (4, 0), (4, 1)]
+    assert [x.runs for x in result.settings if x.params] == [2, 2]
 
 
 def test_in_python_lists_and_ranges_are_values(spec: Path):
