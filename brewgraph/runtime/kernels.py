@@ -117,7 +117,7 @@ def _product_over_rows(g_MN: Tensor, x_MK: Tensor) -> Tensor:
 @contextmanager
 def _mm_by_onednn() -> Iterator[None]:
     """fp32 products of `mm` on oneDNN, which torch asks only where lower precision is allowed."""
-    settings = torch.backends.mkldnn.matmul
+    settings = cast(Any, torch.backends.mkldnn).matmul
     former, settings.fp32_precision = settings.fp32_precision, "bf16"
     try:
         yield
