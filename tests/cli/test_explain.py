@@ -27,9 +27,9 @@ def test_a_page_is_printed_with_both_examples() -> None:
 
 def test_a_code_without_a_page_has_its_family() -> None:
     """Its line, what it is about, and where to look."""
-    result = command("explain", "B405")
+    result = command("explain", "B404")
     assert result.exit_code == 0
-    assert result.stdout.startswith("B405: data that cannot be downloaded\n\nA fault of data.")
+    assert result.stdout.startswith("B404: unreadable data\n\nA fault of data.")
     assert "help" in result.stdout
 
 

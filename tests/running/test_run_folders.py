@@ -51,7 +51,7 @@ def test_runs_lie_beside_their_specs(spec: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     result = bg.run("work/spec.brew", reporter=reporter)
     assert reporter.trained == ["teacher", "spec"]
-    assert result.folder.parent == Path("work/runs")
+    assert result.folder.parent == tmp_path / "work" / "runs"
     (teacher,) = (tmp_path / "bank" / "runs").iterdir()
     assert f"bank/runs/{teacher.name} is already finished" in reporter.said
     assert names(tmp_path / "work" / "runs") == ["spec"]

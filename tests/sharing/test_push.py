@@ -153,6 +153,8 @@ def test_an_exported_student_is_not_pushed(run: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     (tmp_path / "export.json").write_text(json.dumps(asdict(record)))
     (tmp_path / "model.onnx").touch()
+    for file in (run / "student").glob("*.json"):
+        shutil.copy(file, tmp_path)
     for words in (["card", str(tmp_path)], ["push", str(tmp_path), "me/x", "--dry-run"]):
         result = command(*words)
         assert result.exit_code == 2
