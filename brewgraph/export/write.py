@@ -27,7 +27,7 @@ from brewgraph.models.exported import load_exported
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.padding import moved_inputs, padding_shift, padding_side
 from brewgraph.models.tokenization import as_loaded, load_tokenizer
-from brewgraph.paths import EXPORT_RECORD, check_writable, is_file
+from brewgraph.paths import EXPORT_RECORD, at_home, check_writable, is_file
 from brewgraph.recipe.label_types import LabelType
 from brewgraph.running.finished import SPLITS, FinishedRun, FinishedTask
 from brewgraph.running.predict import (
@@ -174,7 +174,7 @@ def _check(run: FinishedRun, task: FinishedTask, options: Options) -> dict[str, 
         return {precision: run.folder.exports / name for precision, name in names.items()}
     if len(options.precisions) > 1:
         raise UsageError("--out names one folder: export one precision at a time, or leave --out out")
-    return {options.precisions[0]: _checked_out(options.out.expanduser(), task)}
+    return {options.precisions[0]: _checked_out(at_home(options.out), task)}
 
 
 def _checked_out(out: Path, task: FinishedTask) -> Path:

@@ -203,12 +203,15 @@ def test_modules_that_a_target_cannot_express_are_named(tmp_path: Path) -> None:
     assert list((run / "export").iterdir()) == []
 
 
+class Odd(torch.nn.Module):
+    """A module with an operation that ONNX lacks."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.airy_ai(x)
+
+
 def test_operations_that_onnx_lacks_are_named() -> None:
     """The innermost module whose operations ONNX does not have, of modules that torch captures."""
-
-    class Odd(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.special.airy_ai(x)
 
     class Model(torch.nn.Module):
         def __init__(self) -> None:
@@ -230,10 +233,6 @@ def test_operations_that_onnx_lacks_are_named() -> None:
 
 def test_no_module_is_blamed_for_a_width_that_equals_the_length() -> None:
     """Modules are tried on axes that are told apart by their sizes: the example is cut until they differ."""
-
-    class Odd(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.special.airy_ai(x)
 
     class Model(torch.nn.Module):
         def __init__(self) -> None:
@@ -262,6 +261,16 @@ def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
     line = refused(str(tmp_path / "gone"))
     assert line.startswith(f"there is no folder `{tmp_path / 'gone'}`")
     assert line.endswith(": name the folder that `brewgraph run` made")
+
+
+def test_the_home_of_nobody_is_a_name(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~NAME` of no user is a folder like any other."""
+    (tmp_path / "~nobody-here").mkdir()
+    (tmp_path / "~nobody-here" / "notes.txt").touch()
+    run = run.resolve()
+    monkeypatch.chdir(tmp_path)
+    line = refused(str(run), "--out", "~nobody-here")
+    assert line == "`~nobody-here` is not empty and holds no exported model: choose another --out"
 
 
 def test_what_the_options_exclude(run: Path, exported: Path, tmp_path: Path) -> None:
