@@ -108,21 +108,30 @@ def write_file(path: Path, text: str) -> None:
     """
     check_writable(path)
     target = path.resolve()
-    beside = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if (target.exists() and not target.is_file()) or not os.access(target.parent, os.W_OK):
             target.write_text(text, encoding="utf-8")  # a device, or a file in a folder that takes no new one
-            return
-        try:
-            beside.write_text(text, encoding="utf-8")
-            if target.exists():
-                shutil.copymode(target, beside)
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        else:
+            replace_file(target, text)
     except OSError as error:
         raise UsageError(f"`{path}` cannot be written: {error.strerror or error}; name another file") from error
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a text in place of a file, whole or not at all; a file's mode is kept, a link stays a link."""
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def facts_folder() -> Path | None:

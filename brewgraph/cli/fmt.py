@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import typer
 from brewgraph.cli.options import read_stdin
 from brewgraph.cli.output import count, painter, print_diagnostics
 from brewgraph.diagnostics import SpecError, UsageError
+from brewgraph.paths import replace_file
 from brewgraph.source import EncodingError, Source, decode
 from brewgraph.syntax.format import format_source
 
@@ -66,7 +65,7 @@ def command(
             if result.name == "-":
                 sys.stdout.write(result.after)
             elif result.changed:
-                _replace(Path(result.name), result.after.replace("\n", result.end))
+                replace_file(Path(result.name), result.after.replace("\n", result.end))
     if check:
         for result in changed:
             print(f"would change: {'<stdin>' if result.name == '-' else result.name}")
@@ -107,21 +106,6 @@ def _format(name: str) -> Formatted:
         raise UsageError(str(error)) from error
     text = raw.replace("\r\n", "\n")
     return Formatted(name, text, format_source(Source(text, name)), "\r\n" if "\r\n" in raw else "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file atomically; its mode is kept, a link stays a link."""
-    path = path.resolve()
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(path, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _print_diffs(changed: list[Formatted]) -> None:

@@ -284,13 +284,9 @@ def _not_below_zero(axes: Axes, values: Sequence[float]) -> None:
         axes.set_ylim(bottom=0)
 
 
-def _legible(name: str) -> str:
-    """A name in one line that turns no direction of a text."""
-    return visible(one_line(name))
-
-
 def _short(name: str, length: int = _NAME) -> str:
-    name = _legible(name)
+    """A name in one line of so many characters, which turns no direction of a text."""
+    name = visible(one_line(name))
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 

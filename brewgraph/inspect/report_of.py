@@ -210,9 +210,12 @@ def _curves(folder: RunFolder, of: str = "") -> Iterator[Curves]:
 def _by_term(line: Mapping[str, Any], part: str) -> dict[str, float]:
     """The numbers of terms by name; that of a term within the task of the line holds it already."""
     task = line.get("task")
-    names = ((name, name.removeprefix(f"{task}/")) for name in _numbers(line.get(part)))
-    own = {name: rest if task and task in rest.split("/")[:-1] else name for name, rest in names}
-    return {own[name]: value for name, value in _numbers(line.get(part)).items()}
+
+    def own(name: str) -> str:
+        rest = name.removeprefix(f"{task}/")
+        return rest if task and task in rest.split("/")[:-1] else name
+
+    return {own(name): value for name, value in _numbers(line.get(part)).items()}
 
 
 def _means(line: Sequence[tuple[int, float]], size: int) -> list[tuple[float, float]]:

@@ -17,6 +17,13 @@ from typing import Any
 FAULT, STEP = os.environ.get("FAULT", ""), os.environ.get("STEP", "4")
 
 
+_BEFORE = {
+    "models": ("brewgraph.running.spec_builder", "build_model"),
+    "weights": ("transformers.modeling_utils", "convert_and_load_state_dict_in_model"),
+    "rows": ("brewgraph.running.spec_builder", "open_examples"),
+    "reading": ("brewgraph.data.sources.rows", "_check_depth"),
+}
+"""The function before which it happens, by the step."""
 _happened: list[str] = []
 
 
@@ -121,23 +128,14 @@ class _Patch(MetaPathFinder):
     """Wraps a step of the training loop, or what writes the finished student, once it is imported."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
-        loop, running = sys.modules.get("brewgraph.training.loop"), sys.modules.get("brewgraph.running.run")
-        if STEP == "models":
-            builder = sys.modules.get("brewgraph.running.spec_builder")
-            _wrap(builder, "build_model", lambda *arguments, **options: fail(Path()))
-        elif STEP == "weights":
-            modeling = sys.modules.get("transformers.modeling_utils")
-            _wrap(modeling, "convert_and_load_state_dict_in_model", lambda *arguments, **options: fail(Path()))
-        elif STEP == "rows":
-            builder = sys.modules.get("brewgraph.running.spec_builder")
-            _wrap(builder, "open_examples", lambda *arguments, **options: fail(Path()))
-        elif STEP == "reading":
-            rows = sys.modules.get("brewgraph.data.sources.rows")
-            _wrap(rows, "_check_depth", lambda *arguments, **options: fail(Path()))
+        if STEP in _BEFORE:
+            module, function = _BEFORE[STEP]
+            _wrap(sys.modules.get(module), function, lambda *arguments, **options: fail(Path()))
         elif STEP == "student":
+            running = sys.modules.get("brewgraph.running.run")
             _wrap(running, "save_student", lambda model, path, *rest: fail(path.parent))
         else:
-            stage = getattr(loop, "StageRun", None)
+            stage = getattr(sys.modules.get("brewgraph.training.loop"), "StageRun", None)
             _wrap(
                 stage, "_step", lambda run, *rest: fail(run.folder.path, run) if run.state.step == int(STEP) else None
             )

@@ -130,16 +130,26 @@ def test_each_kind_of_labels_has_its_comparison(kind: str, tmp_path: Path):
     assert list(again.names) == list(made.names)
 
 
+def copied(folder: Path, count: int, rest: str) -> Path:
+    """A spec whose student begins as its teacher, with so many rows in each split."""
+    for name in ("train", "dev"):
+        write_rows(folder / f"{name}.jsonl", rows(count))
+    save(folder / "bert", width=16)
+    spec = folder / "spec.brew"
+    spec.write_text(
+        'brew 1\nteacher bert = hf("bert")\n'
+        'data d = files(train="train.jsonl", dev="dev.jsonl", text=text, label=label, batch=4, max_length=16)\n' + rest
+    )
+    return spec
+
+
 def test_a_class_for_each_text(tmp_path: Path):
     """The teacher beside itself agrees wholly; the confusion counts every text once, calibration half of them."""
-    for name in ("train", "dev"):
-        write_rows(tmp_path / f"{name}.jsonl", rows(20))
-    save(tmp_path / "bert", width=16)
-    spec = tmp_path / "spec.brew"
-    spec.write_text(
-        'brew 1\nteacher bert = hf("bert")\nstudent tiny = hf("bert")\n'
-        'data d = files(train="train.jsonl", dev="dev.jsonl", text=text, label=label, batch=4, max_length=16)\n'
-        "loss = kd(bert.logits -> tiny.logits)\ntrain { steps = 1; optimizer = sgd(lr=1e-9) }\n"
+    spec = copied(
+        tmp_path,
+        20,
+        'student tiny = hf("bert")\n'
+        "loss = kd(bert.logits -> tiny.logits)\ntrain { steps = 1; optimizer = sgd(lr=1e-9) }\n",
     )
     run = bg.run(spec, out=tmp_path / "run")
     (made,) = compare_predictions(open_run(run.folder), lambda text: None)
@@ -157,15 +167,12 @@ def test_a_class_for_each_text(tmp_path: Path):
 
 def test_a_student_with_heads_is_compared_by_its_trunk(tmp_path: Path):
     """In a stage that reads no head; the task of a head is compared by its labels."""
-    for name in ("train", "dev"):
-        write_rows(tmp_path / f"{name}.jsonl", rows(6))
-    save(tmp_path / "bert", width=16)
-    spec = tmp_path / "spec.brew"
-    spec.write_text(
-        'brew 1\nteacher big = hf("bert")\nstudent tiny = hf("bert") { head one = sequence_classifier(labels=3) }\n'
-        'data d = files(train="train.jsonl", dev="dev.jsonl", text=text, label=label, batch=4, max_length=16)\n'
-        "stage first { loss = mse(big.hidden[-1] -> tiny.hidden[-1]); train { steps = 1 } }\n"
-        "stage second { task one { loss = kd(big.logits -> tiny.one.logits) }; train { steps = 1 } }\n"
+    spec = copied(
+        tmp_path,
+        6,
+        'student tiny = hf("bert") { head one = sequence_classifier(labels=3) }\n'
+        "stage first { loss = mse(bert.hidden[-1] -> tiny.hidden[-1]); train { steps = 1 } }\n"
+        "stage second { task one { loss = kd(bert.logits -> tiny.one.logits) }; train { steps = 1 } }\n",
     )
     run = bg.run(spec, out=tmp_path / "run")
     made = compare_predictions(open_run(run.folder), lambda text: None)
