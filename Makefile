@@ -1,6 +1,7 @@
 # Two commands are all a newcomer needs: `make quickstart` and `make test`. Each sets everything up first.
 #   PYTHON=python3.12    another interpreter (3.11 or newer)
 #   PIP_ARGS=...         passed on to every `pip install`
+#   RACE_ARGS=...        passed on to the race of `make bench`: --texts FILE races the lengths of its rows, too
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -75,7 +76,7 @@ bench: $(READY)
 	.bench/bin/python -m pip install $(PIP_ARGS) -q -c constraints.txt torch
 	.bench/bin/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[board]"
 	.bench/bin/python -m pip install $(PIP_ARGS) -q --no-deps textbrewer==0.2.1.post1 torchdistill==1.1.5
-	HF_HUB_OFFLINE=1 .bench/bin/python bench/race.py --batch 8 16 32 --full --out docs/speed.md
+	HF_HUB_OFFLINE=1 .bench/bin/python bench/race.py --batch 8 16 32 --full --seconds 60 --out docs/speed.md $(RACE_ARGS)
 
 clean:
 	rm -rf $(VENV) .bench dist build site .pytest_cache .mypy_cache .ruff_cache

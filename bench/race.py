@@ -3,10 +3,12 @@
     make bench                                        writes docs/speed.md
     python bench/race.py --workloads W1 W2 --batch 16 --steps 7
     python bench/race.py --check                      no dropout: losses must agree
+    python bench/race.py --seconds 60                 fewer steps where they take long, three at least
 
 All contestants train from the same weights on the same batches, one after the other for each batch, in one process.
 TextBrewer runs its own `train`; its clock is that of the loader which it reads. Ratios are medians over steps of
-TextBrewer's time divided by a contestant's. Weights are random, which changes no time.
+TextBrewer's time divided by a contestant's. Weights are random, which changes no time. bf16 is raced where the
+processor has instructions for it.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from brewgraph.data.encoding.texts import train_wordpiece
 
-LONGEST, WARM, T = 128, 2, 8
+LONGEST, WARM, FEWEST, T = 128, 2, 3, 8
 MARK = "<!-- Below this line everything is written by bench/race.py. -->"
 SIZES: dict[str, dict[str, int]] = {
     "base": {"num_hidden_layers": 12},
@@ -318,24 +320,31 @@ class Times:
 
 
 class Interleaved:
-    """A loader that lets the others take a batch first and measures how long its reader keeps each."""
+    """A loader that lets the others take a batch first and measures how long its reader keeps each. It ends when
+    measured steps of all have taken `limit` seconds, after `FEWEST` of them at the earliest.
+    """
 
-    def __init__(self, content: list[Batch], before: Callable[[Batch, int], None], seconds: list[float]):
-        self.content, self.before, self.seconds = content, before, seconds
+    def __init__(self, content: list[Batch], before: Callable[[Batch, int], None], seconds: list[float], limit: float):
+        self.content, self.before, self.seconds, self.limit = content, before, seconds, limit
 
     def __len__(self) -> int:
         return len(self.content)
 
     def __iter__(self) -> Iterator[Batch]:
+        begin = time.perf_counter()
         for number, batch in enumerate(self.content):
+            if number == WARM:
+                begin = time.perf_counter()
+            if number >= WARM + FEWEST and time.perf_counter() - begin > self.limit:
+                return
             self.before(batch, number)
             start = time.perf_counter()
             yield batch
             self.seconds.append(time.perf_counter() - start)
 
 
-def race(workload: Workload, content: list[Batch], names: list[str], dropout: float) -> Times:
-    """All contestants on the same batches."""
+def race(workload: Workload, content: list[Batch], names: list[str], dropout: float, limit: float) -> Times:
+    """All contestants on the same batches, for about `limit` seconds."""
     context, times = Context(workload, dropout), Times()
     if workload.teachers > 1 or workload.stored:
         names = [name for name in names if name != "torchdistill"]
@@ -360,7 +369,7 @@ def race(workload: Workload, content: list[Batch], names: list[str], dropout: fl
             times.seconds[name].append(time.perf_counter() - start)
             times.losses[name].append(loss)
 
-    textbrewer(context, content, others, times, stored)
+    textbrewer(context, content, others, times, stored, limit)
     return times
 
 
@@ -370,6 +379,7 @@ def textbrewer(
     others: Callable[[Batch, int], None],
     times: Times,
     stored: Mapping[int, Tensor],
+    limit: float,
 ) -> None:
     """TextBrewer's own `train` on the batches; `others` run between its steps."""
     from textbrewer import (
@@ -390,7 +400,7 @@ def textbrewer(
         known = {"logits": output.logits, "hidden": output.hidden_states, "inputs_mask": batch["attention_mask"]}
         return {key: known[key] for key in keys}
 
-    loader = Interleaved(content, others, times.seconds["TextBrewer"])
+    loader = Interleaved(content, others, times.seconds["TextBrewer"], limit)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         training = TrainingConfig(output_dir=folder, log_dir=None, device="cpu", ckpt_frequency=1)
         config = DistillationConfig(
@@ -493,28 +503,37 @@ def main() -> None:
     parser.add_argument("--contestants", nargs="+", default=[*CONTESTANTS], choices=[*CONTESTANTS])
     parser.add_argument("--batch", nargs="+", type=int, default=[16])
     parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="fewer steps of what takes longer")
     parser.add_argument("--full", action="store_true", help="batches without padding, too")
-    parser.add_argument("--texts", type=Path, help="a jsonl file whose lengths are raced, too")
+    parser.add_argument(
+        "--texts", type=Path, help="a jsonl file whose lengths are raced, too, at the batch in the middle"
+    )
     parser.add_argument("--check", action="store_true", help="no dropout; prints how far losses are off TextBrewer's")
     parser.add_argument("--out", type=Path, help="write the tables to this page, below its mark")
     options = parser.parse_args()
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        options.contestants = [name for name in options.contestants if "bf16" not in name]
+    before = options.out.read_text(encoding="utf-8").partition(MARK)[0] if options.out else ""
     lengths: dict[str, Callable[[], Callable[[int], list[int]]]] = {"about 40 real tokens of 128": drawn_lengths}
     if options.full:
         lengths["128 real tokens of 128"] = lambda: lambda n: [LONGEST] * n
     if options.texts:
         lengths[f"lengths of {options.texts.parent.name}"] = partial(real_lengths, options.texts)
-    lines = [
-        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, batches padded to {LONGEST}"
-    ]
+    machine = f"{processor()} with {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    lines = [f"{machine}, torch {torch.__version__}, batches padded to {LONGEST}"]
     for title, make in lengths.items():
-        for size in options.batch:
+        sizes = [options.batch[len(options.batch) // 2]] if title.startswith("lengths") else options.batch
+        for size in sizes:
             lines += ["", f"### Batch {size}, {title}", ""]
             found: dict[str, Times] = {}
             products, fastest = {}, 0.0
             for name in options.workloads:
                 content = batches(options.steps + WARM, size, make())
-                found[name] = race(WORKLOADS[name], content, options.contestants, 0.0 if options.check else 0.1)
-                products[name], fastest = floor(WORKLOADS[name], content[WARM:]), max(fastest, peak())
+                found[name] = race(
+                    WORKLOADS[name], content, options.contestants, 0.0 if options.check else 0.1, options.seconds
+                )
+                taken = content[WARM : len(found[name].seconds["TextBrewer"])]
+                products[name], fastest = floor(WORKLOADS[name], taken), max(fastest, peak())
                 print(
                     name, {k: round(found[name].ratio(k), 2) for k in found[name].seconds}, file=sys.stderr, flush=True
                 )
@@ -532,10 +551,9 @@ def main() -> None:
                 gaps = {c: [x.gap(c) for x in found.values() if c in x.losses] for c in options.contestants}
                 worst = {c: max(values) for c, values in gaps.items() if values}
                 lines += ["", "Losses off TextBrewer's: " + ", ".join(f"{c} {gap:.1e}" for c, gap in worst.items())]
+            if options.out:  # after each table: one that is interrupted keeps what it has measured
+                options.out.write_text(f"{before}{MARK}\n\n{chr(10).join(lines)}\n", encoding="utf-8")
     print("\n".join(lines))
-    if options.out:
-        before = options.out.read_text(encoding="utf-8").partition(MARK)[0]
-        options.out.write_text(f"{before}{MARK}\n\n{chr(10).join(lines)}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

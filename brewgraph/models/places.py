@@ -1,4 +1,4 @@
-"""Where a teacher runs and what it computes in: whether this machine has the device, and the device the format."""
+"""Where models run and what they compute in: whether this machine has the device, and the device the format."""
 
 from __future__ import annotations
 
@@ -37,3 +37,13 @@ def check_format(name: str, dtype: torch.dtype, place: torch.device) -> None:
         short = str(dtype).removeprefix("torch.")
         remedy = 'leave `dtype` out, or name another device: `device="…"`'
         raise RunError(f"the teacher `{name}` cannot compute in {short} on `{place.type}`: {remedy}") from error
+
+
+def emulated(dtype: torch.dtype, place: torch.device) -> str:
+    """Words on a number format that a processor lacks: its products then take some ten times as long as in fp32."""
+    checks = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    if place.type != "cpu" or dtype not in checks or not torch.backends.mkldnn.is_available():
+        return ""
+    if getattr(torch.ops.mkldnn, checks[dtype])():
+        return ""
+    return f"this processor has no instructions for {'bf16' if dtype == torch.bfloat16 else 'fp16'}"

@@ -23,6 +23,8 @@ from brewgraph.graph.container import of_kind
 from brewgraph.models.capture.packing import real_outputs
 from brewgraph.models.heads import evaluating
 from brewgraph.models.label_order import LabelOrder, OrderCheck, check_span_order
+from brewgraph.models.loading import DTYPES
+from brewgraph.models.places import emulated
 from brewgraph.models.standby import awake
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, LabelType
 from brewgraph.recipe.recipe import Stage, Task, data_used
@@ -249,6 +251,9 @@ def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
         if not model.source.is_rounded or data is None or not builder.runs(model.name):
             continue
         title = f"teacher {model.name} in {model.source.quantization or model.source.number_format}"
+        place = builder.places.get(model.name, this_process().device)
+        if why := emulated(DTYPES[model.source.number_format], place):
+            reporter.say(f"{title}: `dtype` makes it slower: {why}; leave it out, unless it saves memory that you need")
         find = partial(_rounding, data_cache, model.name, data)
         try:
             identity = builder.outputs_identity(model.name, data)

@@ -15,6 +15,7 @@ from torch import distributed
 
 from brewgraph.diagnostics import RunError
 from brewgraph.display.lines import count
+from brewgraph.models.places import emulated
 from brewgraph.recipe.settings.train import COMPILED, Train
 from brewgraph.runtime.ranks import cpu_group
 from brewgraph.training.shards import sharding
@@ -109,7 +110,7 @@ def hardware() -> str:
 
 
 def without_effect(settings: Train, device: torch.device) -> Iterator[str]:
-    """What there is to say of settings that do nothing on this device or for these processes."""
+    """What there is to say of settings that do nothing, or only harm, on this device or for these processes."""
     asked = parse_flag_from_env("ACCELERATE_USE_FSDP")
     if asked and this_process().num_processes == 1:
         yield "FSDP has no effect on one process: nothing is sharded"
@@ -119,5 +120,7 @@ def without_effect(settings: Train, device: torch.device) -> Iterator[str]:
         return
     if settings.precision == "fp16":
         yield "`precision = fp16` needs a GPU: on a CPU this run computes in fp32; `precision = bf16` works on both"
+    if settings.precision == "bf16" and (why := emulated(torch.bfloat16, device)):
+        yield f"`precision = bf16` makes this run slower: {why}; leave it out"
     if settings.compile:
         yield f"`compile = true` gains nothing here: {COMPILED}"

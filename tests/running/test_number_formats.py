@@ -70,7 +70,7 @@ def test_a_teacher_in_a_lower_format(world: Path, dtype: str) -> None:
     lower = bg.run(spec(world, dtype), reporter=said).folder
     losses = [[line["loss"] for line in metrics(folder) if "loss" in line] for folder in (exact, lower)]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.03)
-    (line,) = [line for line in said.lines if line.startswith("teacher bert in")]
+    (line,) = [line for line in said.lines if line.startswith(f"teacher bert in {dtype}: on ")]
     assert "on 20 rows" in line  # all that there are
     error = float(line.split("are ")[1].split("%")[0])
     assert 0.01 < error < 5 if dtype == "bf16" else error < 0.5
@@ -103,10 +103,24 @@ def test_without_memory_for_a_copy_nothing_is_measured(world: Path, monkeypatch:
     monkeypatch.setattr(SpecBuilder, "exact", None)
     said = Said()
     assert bg.run(spec(world, "bf16"), reporter=said).fresh
-    (line,) = [line for line in said.lines if line.startswith("teacher bert in")]
+    (line,) = [line for line in said.lines if line.startswith("teacher bert in bf16: what ")]
     assert (
         line
         == "teacher bert in bf16: what rounding costs is not measured; in fp32 it takes 0.0 GB, and 0.0 GB are free"
+    )
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_formats_that_the_processor_lacks(world: Path, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a teacher's `dtype` and of `precision`: the run says that they make it slower."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+    path = spec(world, "bf16")
+    path.write_text(path.read_text().replace("train { epochs = 2", "train { precision = bf16; steps = 1"))
+    said = Said()
+    bg.run(path, reporter=said)
+    lines = [line for line in said.lines if "this processor has no instructions for bf16; leave it out" in line]
+    assert [line.partition(" makes ")[0] for line in lines] == (
+        [] if native else ["teacher bert in bf16: `dtype`", "`precision = bf16`"]
     )
 
 
