@@ -185,7 +185,7 @@ class Configuration:
         return self.train.ckpt_steps is not None or self.script.distiller == "MultiTaskDistiller"
 
     def _data(self, end: str = "") -> str:
-        source = {CLASS: "files", TAGS: "conll", SPANS: "squad"}[self.script.labels]
+        source = self.script.labels.source
         stride = ", stride=128" if source == "squad" else ""
         return f"data {DATA} = {source}(train=train{end}, dev=dev{end}, batch=batch, max_length=max_length{stride})"
 
