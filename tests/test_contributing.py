@@ -105,6 +105,8 @@ def test_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SCRIPT = """
+from pathlib import Path
+
 import brewgraph as bg
 from brewgraph.recipe.label_types import LABEL_TYPES
 from brewgraph.starters.start import Wishes, start

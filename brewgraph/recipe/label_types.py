@@ -31,9 +31,9 @@ class LabelType(str):
     `task` names the head in `hf(…, task=…)`, `head` in a student's block; `ends` are suffixes of transformers' classes
     with such a head. `form` says what a label is.
 
-    `metrics` are all metrics, `main` is the default one, `shown` have a column in a run's closing table. Of those in
-    `lower` a lower value is better. Those in `binary` need two classes, those in `entities` tags that mark entities.
-    `words` spells parts of their names as tables show them.
+    `metrics` are all metrics, `main` is the default one, `shown` have a column in a run's closing table. Those in
+    `lower_is_better` are errors and the like, those in `binary` need two classes, those in `entities` tags that mark
+    entities. `words` spells parts of their names as tables show them.
 
     `problem` is the type's word in `problem_type=…` of a spec, `problem_type` transformers' name for it. `loss` is the
     usual operation on labels, `soft` that on a teacher's outputs. `marks` describes labels that mark places in a text.
@@ -51,7 +51,7 @@ class LabelType(str):
     metrics: tuple[str, ...] = ()
     main: str = LOSS
     shown: tuple[str, ...] = ()
-    lower: tuple[str, ...] = ()
+    lower_is_better: tuple[str, ...] = ()
     binary: tuple[str, ...] = ()
     entities: tuple[str, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict)
@@ -153,7 +153,7 @@ CLASSES = LabelType(
 VALUE = LabelType(
     "value", CLASS.task, CLASS.head, CLASS.ends, form="number",
     metrics=("spearman", "pearson", "mse"), main="spearman", shown=("spearman", "pearson"),
-    lower=("mse",), words={"mse": "MSE", "pearson": "Pearson", "spearman": "Spearman"},
+    lower_is_better=("mse",), words={"mse": "MSE", "pearson": "Pearson", "spearman": "Spearman"},
     problem="regression", problem_type="regression",
     loss="mse", soft="mse({source} -> {target})",
     about="a number per text", learnt=("the teacher's numbers", "the labels"),
@@ -177,7 +177,7 @@ SPANS = LabelType(
 )
 MASKED = LabelType(
     "masked", "masked-lm", "masked_lm", ("MaskedLM", "WithLMHeadModel"), form="tokens",
-    metrics=("perplexity", "token_accuracy"), main="perplexity", shown=("perplexity",), lower=("perplexity",),
+    metrics=("perplexity", "token_accuracy"), main="perplexity", shown=("perplexity",), lower_is_better=("perplexity",),
     about="masked words", learnt=("the teacher's distribution over the vocabulary", "the masked words"),
     source="text",
 )

@@ -94,7 +94,9 @@ def test_new_specs_know_a_type(name: str) -> None:
     assert label_type.about
     assert len(label_type.learnt) == 2
     assert {"{source}", "{target}"} <= set(re.findall(r"{\w+}", label_type.soft))
-    assert set(label_type.lower) | set(label_type.binary) | set(label_type.entities) <= set(label_type.metrics)
+    assert set(label_type.lower_is_better) | set(label_type.binary) | set(label_type.entities) <= set(
+        label_type.metrics
+    )
 
 
 def test_types_do_not_share_words() -> None:
@@ -103,4 +105,8 @@ def test_types_do_not_share_words() -> None:
     assert len(problems) == len(set(problems))
     for kind in LABEL_TYPES.values():
         for name in kind.metrics:
-            assert all((name in x.lower) == (name in kind.lower) for x in LABEL_TYPES.values() if name in x.metrics)
+            assert all(
+                (name in x.lower_is_better) == (name in kind.lower_is_better)
+                for x in LABEL_TYPES.values()
+                if name in x.metrics
+            )

@@ -25,7 +25,7 @@ def metric_names(label_type: LabelType, classes: Sequence[str] = ()) -> tuple[st
 def greater_is_better(name: str) -> bool:
     """Whether a higher value is better; the task in `ner/f1` does not matter."""
     metric = name.rpartition("/")[2]
-    return metric != LOSS and not any(metric in kind.lower for kind in LABEL_TYPES.values())
+    return metric != LOSS and not any(metric in kind.lower_is_better for kind in LABEL_TYPES.values())
 
 
 def metric_words(name: str) -> str:
