@@ -14,7 +14,7 @@ from brewgraph.ops import TEMPERATURES
 from brewgraph.ops.schedules import FORMS
 from brewgraph.ops.temperatures import FLOOR
 from brewgraph.recipe import values as v
-from brewgraph.recipe.label_types import NONE, SPANS
+from brewgraph.recipe.label_types import Form
 from brewgraph.recipe.numbers import WEIGHTS, factors, scalar_value
 from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.settings.data_sources import Join
@@ -174,8 +174,11 @@ def find_unread_weights(subject: Subject) -> Iterator[Diagnostic]:
         declared = next((d for d in recipe.data.values() if d.source is part), data)
         kind = part.label_type
         student, first = recipe.student.name, next((t.name for t in recipe.teachers), "…")
-        sides = {SPANS: f"{name}.start -> {student}.start", NONE: f"{first}.logits -> {student}.logits"}
-        term = f'{kind.loss}({sides.get(kind, f"{name}.labels -> {student}.logits")}, reduce="none")'
+        sides: dict[Form, str] = {
+            "spans": f"{name}.start -> {student}.start",
+            "none": f"{first}.logits -> {student}.logits",
+        }
+        term = f'{kind.loss}({sides.get(kind.form, f"{name}.labels -> {student}.logits")}, reduce="none")'
         term = f"token_mean({term})" if kind.per_token else term
         yield Diagnostic(
             "W402",

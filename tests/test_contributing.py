@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BertConfig, BertForSequenceClassification
 
 import brewgraph as bg
 from brewgraph.checking.check import check, check_names, read_spec
@@ -20,6 +24,7 @@ from brewgraph.ops import OPERATIONS
 from brewgraph.recipe.settings.data_sources import DATA
 from brewgraph.source import Source
 from tests.conftest import REPOSITORY
+from tests.small import rows, tokenizer
 
 TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MODELS = """
@@ -50,7 +55,7 @@ def run(name: str) -> dict[str, Any]:
     return space
 
 
-@pytest.mark.parametrize("name", ["loss", "pass", "source", "lint"])
+@pytest.mark.parametrize("name", ["loss", "pass", "source", "kind", "lint"])
 def test_examples_are_short(name: str) -> None:
     """At most 20 lines of code."""
     assert len([line for line in example(name).splitlines() if line.strip()]) <= 20
@@ -97,6 +102,44 @@ def test_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "s.brew").write_text(f"brew 1\n{models}loss = ce(d.labels -> tiny.logits)\ntrain {{ steps = 1 }}\n")
     assert check(read_spec(tmp_path / "s.brew")).classes["d"] == ("a", "b")
     assert bg.run(tmp_path / "s.brew").folder.is_dir()
+
+
+SCRIPT = """
+from pathlib import Path
+
+import brewgraph as bg
+from brewgraph.recipe.label_types import LABEL_TYPES
+from brewgraph.starters.start import Wishes, start
+
+made = start(Wishes("big", "train.csv", "dev.csv", task=LABEL_TYPES["rating"], label="stars", layers=1), Path("new"))
+row = bg.run(made.spec, out="run").table[-1]
+print(made.spec.read_text(), row.columns, sorted(row.scores))
+"""
+
+
+def test_a_type_of_labels(tmp_path: Path) -> None:
+    """In a copy of the package: a new spec names it, trains on it and shows its metric."""
+    package = tmp_path / "source" / "brewgraph"
+    shutil.copytree(REPOSITORY / "brewgraph", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package.parent / "grammar").symlink_to(REPOSITORY / "grammar")
+    _, entry, metric = re.split(r"# (?:brewgraph/\S+)\n", example("kind"))
+    types, metrics = package / "recipe" / "label_types.py", package / "training" / "metrics.py"
+    before, table, after = types.read_text().partition("LABEL_TYPES: ")
+    types.write_text(before + entry + table + after.replace("NONE)", "NONE, RATING)", 1))
+    metrics.write_text(metrics.read_text() + metric)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForSequenceClassification(BertConfig(**sizes, vocab_size=120, num_labels=1)).save_pretrained(tmp_path / "big")
+    tokenizer().save_pretrained(tmp_path / "big")
+    for split in ("train", "dev"):
+        lines = [f"{row['text']},{n % 5}.5" for n, row in enumerate(rows(12))]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,stars", *lines]) + "\n")
+    environment = os.environ | {"PYTHONPATH": str(package.parent), "BREWGRAPH_FACTS": "off"}
+    call = [sys.executable, "-c", SCRIPT]
+    run = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "Its loss: the teacher's ratings, the ratings" in run.stdout
+    assert "problem_type=rating" in run.stdout
+    assert "('mae',) ['mae', 'within_one']" in run.stdout
 
 
 def test_a_lint() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from brewgraph.cli.options import Format, Quiet, Run, Task
+from brewgraph.cli.options import AllowPython, Format, Quiet, Run, Task
 from brewgraph.cli.output import count, hush, megabytes, table
 from brewgraph.running.finished import open_run
 from brewgraph.training.folder import json_text
@@ -36,9 +36,7 @@ def command(
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where models run.")] = "cpu",
     seconds: Annotated[float, typer.Option(min=0.1, help="About how long each model is measured.")] = 5.0,
     task: Task = None,
-    allow_python: Annotated[
-        bool, typer.Option("--allow-python", help="Let teachers import Python modules of the spec.")
-    ] = False,
+    allow_python: AllowPython = False,
     format: Format = "text",
     quiet: Quiet = False,
 ) -> None:

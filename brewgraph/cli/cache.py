@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from brewgraph.cli.options import Quiet, Set, Spec, check_spec
+from brewgraph.cli.options import AllowPython, Quiet, Runs, Set, Spec, check_spec
 from brewgraph.cli.output import print_diagnostics
 
 
 def command(
     spec: Spec,
     set: Set = None,
-    runs: Annotated[
-        Path | None,
-        typer.Option(help="The folder of all runs, also set by BREWGRAPH_RUNS.", show_default="runs/ beside each spec"),
-    ] = None,
-    allow_python: Annotated[
-        bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")
-    ] = False,
+    runs: Runs = None,
+    allow_python: AllowPython = False,
     quiet: Quiet = False,
 ) -> None:
     """Compute what a spec's `cache` statements keep of its training data, before any run.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from brewgraph.cli.options import Format, Run, Task
+from brewgraph.cli.options import AllowPython, Format, Run, Task
 from brewgraph.cli.output import count, hush, number, table
 from brewgraph.recipe.settings.metric_names import keyed, metric_words
 from brewgraph.running.finished import SPLITS, open_run
@@ -19,9 +19,7 @@ def command(
         str, typer.Option(metavar="SPLIT|FILE", help="train, dev, test, or a file with the columns of the run's data.")
     ] = "dev",
     task: Task = None,
-    allow_python: Annotated[
-        bool, typer.Option("--allow-python", help="Let losses import Python modules of the spec.")
-    ] = False,
+    allow_python: AllowPython = False,
     format: Format = "text",
 ) -> None:
     """Score the student of a finished run on labelled examples, without its teacher.

@@ -15,6 +15,7 @@ from brewgraph.cli.complete import data_files, model_folders
 from brewgraph.cli.output import complain, hush, more_about, print_diagnostics, tally
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import shipped_text, write_file
+from brewgraph.recipe.label_types import LABEL_TYPES, Name
 
 if TYPE_CHECKING:
     from brewgraph.starters.start import Wishes
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Starter = Literal["quickstart", "tutorial", "mnli"]
-Task = Literal["class", "classes", "value", "tags", "spans", "masked", "next"]
 
 
 def command(
@@ -54,9 +54,9 @@ def command(
         ),
     ] = None,
     task: Annotated[
-        Task | None,
+        Name | None,
         typer.Option(
-            help="What is learnt: a class, several classes or a value per text, tags, answers, masked or next words.",
+            help=f"What is learnt: {', '.join(x.about for x in LABEL_TYPES.values() if x)}.",
             show_default="by the teacher's head, else by the data",
         ),
     ] = None,
@@ -142,8 +142,6 @@ def command(
 
 def _wished(wishes: Wishes, option: str, value: str) -> Wishes:
     """The wishes with the value of an option as the user writes it."""
-    from brewgraph.recipe.label_types import LABEL_TYPES
-
     names = tuple(x for part in value.split(",") if (x := part.strip()))
     parsed: dict[str, Any] = {
         "--task": LABEL_TYPES.get(value),
@@ -208,7 +206,7 @@ _QUESTIONS = {
     "--teacher": "teacher: a folder, or a name on the hub",
     "--data": "training rows: a file",
     "--dev": "rows to evaluate on: a file (empty: a tenth of the training rows)",
-    "--task": "what is learnt: class, classes, value, tags, spans, masked or next",
+    "--task": f"what is learnt: {', '.join(filter(None, LABEL_TYPES))}",
     "--text": "text column, or two of them as first,second",
     "--label": "label column, or none",
     "--labels": "the teacher's classes in the order of its logits, as first,second",

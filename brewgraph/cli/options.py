@@ -49,7 +49,16 @@ Target = Annotated[
 ]
 ModelName = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model of the spec; by default all.")]
 Depth = Annotated[int | None, typer.Option(min=0, help="Levels below the model.", show_default="all")]
+AllowPython = Annotated[bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")]
 Format = Annotated[Literal["text", "json"], typer.Option(help="Text to read, or JSON for programs.")]
+
+
+def _runs(default: str) -> Any:
+    return typer.Option("--runs", help="The folder of runs, also set by BREWGRAPH_RUNS.", show_default=default)
+
+
+Runs = Annotated[Path | None, _runs("runs/ beside each spec")]
+RunsHere = Annotated[Path | None, _runs("runs/ here")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
 SkipPass = Annotated[
     list[str] | None,

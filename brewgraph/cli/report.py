@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brewgraph.cli.complete import runs as completed
+from brewgraph.cli.options import AllowPython
 from brewgraph.cli.output import hush
 from brewgraph.training.folder import display_path, runs_folder
 
@@ -25,9 +26,7 @@ def command(
     agreement: Annotated[
         bool, typer.Option("--agreement/--no-agreement", help="Compare student and teachers, once for each run.")
     ] = True,
-    allow_python: Annotated[
-        bool, typer.Option("--allow-python", help="Let models come from Python modules of the spec.")
-    ] = False,
+    allow_python: AllowPython = False,
 ) -> None:
     """Write a run's report: its table, curves, agreement with teachers, loss graph, plan, spec, versions and command,
     as one page.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brewgraph.cli.options import Deny, Quiet, Set, SkipPass, Spec, check_spec, parse_deny
+from brewgraph.cli.options import AllowPython, Deny, Quiet, Runs, Set, SkipPass, Spec, check_spec, parse_deny
 from brewgraph.cli.output import more_about, print_diagnostics, table, tally
 from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import number
@@ -40,10 +40,7 @@ def command(
     spec: Spec,
     set: Set = None,
     out: Annotated[Path | None, typer.Option(help="The folder of this run.", show_default="RUNS/NAME-HASH")] = None,
-    runs: Annotated[
-        Path | None,
-        typer.Option(help="The folder of all runs, also set by BREWGRAPH_RUNS.", show_default="runs/ beside each spec"),
-    ] = None,
+    runs: Runs = None,
     force: Annotated[bool, typer.Option("--force", help="Start again, even if the run is finished.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="One step, one evaluation and one save; keeps nothing.")
@@ -51,9 +48,7 @@ def command(
     without_teacher: Annotated[
         bool, typer.Option("--without-teacher", help="Train the student only on terms that need no teacher.")
     ] = False,
-    allow_python: Annotated[
-        bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")
-    ] = False,
+    allow_python: AllowPython = False,
     profile: Annotated[
         bool,
         typer.Option("--profile", help="Time some steps by node of the loss; keeps only profile.json in the folder."),

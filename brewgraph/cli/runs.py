@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from brewgraph.cli.complete import runs as completed
-from brewgraph.cli.options import Format, parse_sets
+from brewgraph.cli.options import Format, RunsHere, parse_sets
 from brewgraph.cli.output import count, megabytes, number, table
 from brewgraph.diagnostics import RunError, UsageError
 from brewgraph.training.folder import json_text, runs_folder
@@ -20,16 +20,12 @@ from brewgraph.training.folder import json_text, runs_folder
 if TYPE_CHECKING:
     from brewgraph.running.records import RunRecord
 
-Home = Annotated[
-    Path | None,
-    typer.Option("--runs", help="The folder of runs, also set by BREWGRAPH_RUNS.", show_default="runs/ here"),
-]
 Name = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name.", autocompletion=completed)]
 
 
 def command(
     context: typer.Context,
-    runs: Home = None,
+    runs: RunsHere = None,
     name: Annotated[list[str] | None, typer.Option(help="Only names such as `mnli-*`. Repeatable.")] = None,
     state: Annotated[
         Literal["finished", "running", "interrupted", "failed", "damaged"] | None,
@@ -137,7 +133,7 @@ def csv_rows(listed: Sequence[RunRecord]) -> Iterator[list[Any]]:
         yield [*fixed, ", ".join(x.tags), *(x.params.get(n, "") for n in params), *(row.get(n, "") for n in scores)]
 
 
-def diff(one: Name, other: Name, runs: Home = None, format: Format = "text") -> None:
+def diff(one: Name, other: Name, runs: RunsHere = None, format: Format = "text") -> None:
     """Compare two runs: specs in what they compute, data and models by content, versions, and scores."""
     from brewgraph.cli.output import hush
     from brewgraph.running.changes import changes_between
@@ -175,7 +171,7 @@ def _score_cells(one: RunRecord, other: RunRecord) -> list[tuple[str, ...]]:
 def tag(
     run: Name,
     tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="Words that the list shows and `--tag` finds.")],
-    runs: Home = None,
+    runs: RunsHere = None,
     delete: Annotated[bool, typer.Option("--delete", help="Take these tags away.")] = False,
 ) -> None:
     """Tag a run, as `best` or `sent to Ann`."""
@@ -190,7 +186,7 @@ def remove(
         list[str] | None,
         typer.Argument(metavar="[RUN]...", help="Runs: their folders, or their names.", autocompletion=completed),
     ] = None,
-    runs: Home = None,
+    runs: RunsHere = None,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="All runs that are interrupted or failed, with their checkpoints.")
     ] = False,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from brewgraph.cli.complete import params
-from brewgraph.cli.options import Quiet, Spec, parse_axes, parse_sets, read
+from brewgraph.cli.options import AllowPython, Quiet, Runs, Spec, parse_axes, parse_sets, read
 from brewgraph.cli.output import complain, hush, number, print_diagnostics, table
 from brewgraph.diagnostics import Diagnostic, SpecError, UsageError
 from brewgraph.display.lines import count
@@ -70,10 +70,7 @@ def command(
         ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Settings that a search tries.")] = 30,
-    runs: Annotated[
-        Path | None,
-        typer.Option(help="The folder of all runs, also set by BREWGRAPH_RUNS.", show_default="runs/ beside each spec"),
-    ] = None,
+    runs: Runs = None,
     format: Annotated[
         Literal["table", "csv", "json"], typer.Option(help="The scores as a table, CSV or JSON.")
     ] = "table",
@@ -86,9 +83,7 @@ def command(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help=f"Do not ask before more than {_MOST} runs.")] = False,
-    allow_python: Annotated[
-        bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")
-    ] = False,
+    allow_python: AllowPython = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a spec at every combination of values of its params, and print mean and standard deviation over `seed`.

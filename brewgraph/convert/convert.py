@@ -31,7 +31,7 @@ from brewgraph.convert.config import (
 )
 from brewgraph.diagnostics import Collector, UsageError, listing
 from brewgraph.lints import Subject, find_unscaled_targets
-from brewgraph.recipe.label_types import CLASS, SPANS, TAGS, LabelType
+from brewgraph.recipe.label_types import CLASS, LABEL_TYPES, SPANS, TAGS, LabelType
 from brewgraph.source import Source
 from brewgraph.syntax.format import format_source
 from brewgraph.syntax.parser import KEYWORDS
@@ -185,7 +185,7 @@ class Configuration:
         return self.train.ckpt_steps is not None or self.script.distiller == "MultiTaskDistiller"
 
     def _data(self, end: str = "") -> str:
-        source = {CLASS: "files", TAGS: "conll", SPANS: "squad"}[self.script.labels]
+        source = LABEL_TYPES[self.script.labels].source
         stride = ", stride=128" if source == "squad" else ""
         return f"data {DATA} = {source}(train=train{end}, dev=dev{end}, batch=batch, max_length=max_length{stride})"
 

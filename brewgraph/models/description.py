@@ -101,7 +101,8 @@ def describe_model(
     several.
     """
     headed = bool(heads)
-    if role == "student" and set(label_types) == {VALUE} and not headed and len(source.labels or ()) > 1:
+    numbers = bool(label_types) and all(kind.form == "number" for kind in label_types)
+    if role == "student" and numbers and not headed and len(source.labels or ()) > 1:
         raise several_outputs(len(source.labels or ()))
     labels = source.labels or (tuple(classes) if role == "student" else None)
     if source.name is None:

@@ -25,7 +25,7 @@ from brewgraph.display.lines import one_line
 from brewgraph.models.heads import evaluating, trunk_of
 from brewgraph.models.standby import awake
 from brewgraph.models.task_heads import label_type_of
-from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, SPANS, TAGS, VALUE, LabelType
+from brewgraph.recipe.label_types import CLASS, NONE, Form, LabelType
 from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.tag_schemes import OUTSIDE, find_scheme
 from brewgraph.running.agreement import Agreement
@@ -153,8 +153,7 @@ def _agreement(data_cache: DataCache, pair: _Pair) -> Agreement:
     if not pair.label_type:
         return _of_similarities(data_cache, pair)
     both = [_predicted(data_cache, pair, name) for name in (pair.teacher, pair.student)]
-    by_type = {CLASS: _of_classes, CLASSES: _of_labels, VALUE: _of_values, TAGS: _of_tags, SPANS: _of_answers}
-    return by_type[pair.label_type](pair, *both)
+    return _BY_FORM[pair.label_type.form](pair, *both)
 
 
 def _predicted(data_cache: DataCache, pair: _Pair, name: str) -> list[Prediction]:
@@ -458,6 +457,12 @@ def _of_answers(pair: _Pair, teacher: Sequence[Prediction], student: Sequence[Pr
         for _, i in parted
     ]
     return pair.agreement(scores=scores, partings=[header, *cells] if cells else ())
+
+
+_BY_FORM: Mapping[Form, Callable[[_Pair, Sequence[Prediction], Sequence[Prediction]], Agreement]] = {
+    "class": _of_classes, "classes": _of_labels, "number": _of_values, "tags": _of_tags, "spans": _of_answers,
+}  # fmt: skip
+"""What is compared of predictions. Language models are compared by tokens, models without labels by similarities."""
 
 
 # ── language models, and models without labels ────────────────────────────────────────────────────────────────────────

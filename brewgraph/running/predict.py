@@ -34,7 +34,7 @@ from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.paths import EXPORT_RECORD
-from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, SPANS, TAGS, VALUE, LabelType, of_architecture
+from brewgraph.recipe.label_types import CLASS, NONE, LabelType, of_architecture
 from brewgraph.recipe.recipe import Stage, Task, columns_used
 from brewgraph.recipe.settings.data_sources import Conll, DataSource, Squad
 from brewgraph.running.data_cache import DataCache, graphs_of, token_limit
@@ -343,9 +343,9 @@ def predictions(
     null_threshold: float | None,
 ) -> Iterator[Prediction]:
     """What the model `name` predicts for each of the rows, in order: `index`, the row's number from 0, `id` if it has
-    one, and
+    one, and by the form of the labels
 
-    class   label, probabilities by class       classes   labels, probabilities by class      value   value
+    class   label, probabilities by class       classes   labels, probabilities by class      number  value
     tags    words, tags (null for a word that the tokenizer gives no token)
     spans   answer, score (the sum of its logits), start and end in the context; if questions may have no answer also
             null_score, that of no answer: if that wins, the answer is "" and has no start and end
@@ -361,7 +361,7 @@ def predictions(
             view = own_view(name, batch)
             inputs = model_inputs(model, view, device)
             logits = logits_of(model, inputs, label_type)
-            if label_type == SPANS:
+            if label_type.form == "spans":
                 reference = {key: view[key].to(device) for key in ("index", "offsets", "null")}
                 answers.update(*answers.reduce(logits, reference))
                 continue
@@ -387,18 +387,18 @@ def predictions(
 def read_logits(
     label_type: LabelType, logits: Tensor, view: Mapping[str, Any], classes: Sequence[str]
 ) -> Iterator[Prediction]:
-    """The prediction of each row from the logits of a batch, for every label type but `spans`.
+    """The prediction of each row from the logits of a batch, for every form of labels but `spans`.
 
     `logits` are (B, C), for `tags` (B, L, C). `view["words"]` (B, W) holds the position of each word's first token, -1
     without one, and `view["first"]` (B) the number of words of a sentence before those of its row.
     """
-    if label_type == VALUE:
+    if label_type.form == "number":
         yield from ({"value": value} for value in logits.reshape(len(logits)).tolist())
-    elif label_type == TAGS:
+    elif label_type.form == "tags":
         for row_L, words_W, first in zip(logits.argmax(-1), view["words"].cpu(), view["first"].tolist(), strict=True):
             tags = [classes[row_L[place]] if place >= 0 else None for place in words_W.tolist()]
             yield {"tags": [None] * first + tags}
-    elif label_type == CLASSES:
+    elif label_type.form == "classes":
         for row in logits.sigmoid().tolist():
             labels = [name for name, p in zip(classes, row, strict=True) if p > 0.5]
             yield {"labels": labels, "probabilities": dict(zip(classes, row, strict=True))}

@@ -17,7 +17,7 @@ from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
 from brewgraph.models.tokenization import Tokens
 from brewgraph.paths import locate, nearby
 from brewgraph.recipe.evaluate.elaborate import elaborate_data
-from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
+from brewgraph.recipe.label_types import CLASS, CLASSES, LABEL_TYPES, MASKED, NONE, VALUE, LabelType
 from brewgraph.recipe.settings.data_sources import Conll, DataSource, Files, Squad, Text
 from brewgraph.source import Source, is_call
 from brewgraph.starters.models import SeenModel, WishFault
@@ -43,7 +43,6 @@ _PAIRS = (
 """Names of columns as data sets have them, in the order in which they are taken."""
 _SAMPLE = 2000
 """Rows of which the tokens are counted."""
-_FORM_OF = {TAGS: "conll", SPANS: "squad", MASKED: "text", NEXT: "text"}
 _NEEDS = {
     "conll": "a word and its tag per line, with an empty line between sentences",
     "squad": "json in the form of SQuAD",
@@ -56,11 +55,6 @@ _HOLDS = {
     "text": "plain text",
     "files": "rows with columns",
 }
-_ABOUT: dict[LabelType, str] = {
-    CLASS: "one class per text", CLASSES: "several classes per text", VALUE: "a number per text", NONE: "no labels",
-    TAGS: "a tag per word", SPANS: "answers in a text", MASKED: "masked words", NEXT: "the next word",
-}  # fmt: skip
-"""What labels of a type are, in words."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,7 @@ class SeenData:
             columns = f"text in {listing(self.text_columns)}, "
             columns += f"label in {listing(self.label_columns, 4)}, " if self.label_columns else ""
         classes = f" ({len(self.classes)} classes)" if self.classes else ""
-        return f"{rows}{columns}{_ABOUT[self.label_type]}{classes}"
+        return f"{rows}{columns}{self.label_type.about}{classes}"
 
 
 def look_at_data(
@@ -233,19 +227,19 @@ def _is_table(path: Path) -> bool:
 def _kind(form: str, name: str, task: LabelType | None, teacher: SeenModel) -> LabelType | None:
     """The type of the labels as far as the form of a file, the task and the teacher tell; None: rows must tell."""
     head = teacher.label_type
-    if head in (MASKED, NEXT) and form != "text":
+    if head.over_vocabulary and form != "text":
         head = NONE  # a pretrained model, which learns the labels first
     wanted = task if task is not None else head if head else None
     if wanted is None:
         if form == "text":
             help = "--task masked or --task next says what is learnt; rows of texts are csv, jsonl or parquet"
             raise WishFault("--data", f"`{name}` holds plain text: {help}")
-        return {"conll": TAGS, "squad": SPANS}.get(form)
-    needs = _FORM_OF.get(wanted, "files")
+        return next((x for x in LABEL_TYPES.values() if x.source == form), None) if form != "files" else None
+    needs = wanted.source
     if needs != form:
         who = f"--task {wanted}" if task is not None else f"the head of `{teacher.name}`"
         help = f"--data names {_NEEDS[needs]}" + ("; or --teacher another model" if task is None else "")
-        raise WishFault("--data", f"`{name}` holds {_HOLDS[form]}, and {who} learns {_ABOUT[wanted]}: {help}")
+        raise WishFault("--data", f"`{name}` holds {_HOLDS[form]}, and {who} learns {wanted.about}: {help}")
     return wanted
 
 
@@ -270,7 +264,7 @@ def _of_call(call: str, dev: str | None, task: LabelType | None) -> SeenData:
         raise WishFault("--data", 'expected one call: `hub("name", text=review, label=stars)`')
     data = declared.source
     if task is not None and task != data.label_type:
-        raise WishFault("--task", f"the labels of `{call}` are {_ABOUT[data.label_type]}: change the call")
+        raise WishFault("--task", f"the labels of `{call}` are {data.label_type.about}: change the call")
     try:
         facts = facts_of(data, HERE)
         return SeenData(data, None if data.hub_name or not data.files else read(data, HERE), facts)
@@ -325,13 +319,13 @@ def _table(
     if label is None:
         return Files(**plain)
     if isinstance(label, tuple):
-        return Files(**plain, problem_type="multi_label")
+        return Files(**plain, problem_type=CLASSES.problem)
     values = [x for x in table.rows[label][:] if x is not None]
     if task is None and kind in (None, CLASS):  # a head for one class does not tell whether it may be several
         found = _kind_of_values(values, table.typed)
         kind = found if kind is None or found == CLASSES else kind
-    if kind in (CLASSES, VALUE):
-        plain["problem_type"] = "multi_label" if kind == CLASSES else "regression"
+    if kind != CLASS and kind is not None and kind.problem:
+        plain["problem_type"] = kind.problem
     return Files(**plain)
 
 
@@ -368,7 +362,7 @@ def _label_column(table: Split, name: str, kind: LabelType | None, text: Iterabl
     if (column := next((called[x] for x in _LABELS if x in called), None)) is not None:
         return column
     few = [x for x in columns if 1 < len(set(values[x])) <= max(2, len(rows) // 4) and _words(values[x]) < 3]
-    if len(few) == 1 and kind != VALUE:
+    if len(few) == 1 and (kind is None or kind.form != "number"):
         return few[0]
     help = f"--label names it, --label none says that there is none; the columns are {listing(rows.column_names, 12)}"
     raise WishFault("--label", f"no column of `{name}` is clearly that of the labels: {help}")
@@ -431,7 +425,7 @@ def in_order_of(data: SeenData, teacher: SeenModel) -> SeenData:
             raise WishFault("--teacher", f"{counted}, and the data have {names}: {listing(classes, 8)}")
         return data
     unknown = [x for x in classes if x not in known]
-    missing = [x for x in seen if x not in known] or ([] if data.label_type == TAGS else unknown)
+    missing = [x for x in seen if x not in known] or ([] if data.label_type.form == "tags" else unknown)
     if missing and unknown and (not numbered or names > len(known)):
         help = "where it names the same classes otherwise, --labels names them in the order of its logits"
         message = f"the data have the label{'s' if len(missing) > 1 else ''} {listing(missing, 6)}"

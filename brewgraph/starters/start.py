@@ -10,7 +10,7 @@ from pathlib import Path
 from brewgraph.checking.check import check
 from brewgraph.diagnostics import Diagnostic, SpecError, UsageError
 from brewgraph.paths import check_writable
-from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, VALUE, LabelType
+from brewgraph.recipe.label_types import CLASS, LabelType
 from brewgraph.source import Source
 from brewgraph.starters.data import GUESS, SeenData, in_order_of, lengths, look_at_data
 from brewgraph.starters.held_out import hold_out
@@ -101,7 +101,7 @@ def _draft(wishes: Wishes, teacher: SeenModel, data: SeenData, folder: Path, not
         of = f" of {teacher.layers}" if teacher.layers is not None else ""
         notes.append(f"the student has {layers}{of} layers: --layers says how many, --student names another model")
     trains = teacher.known and not _fits(teacher, data)
-    if trains and (data.label_type in (MASKED, NEXT, NONE) or teacher.label_type not in (MASKED, NEXT, NONE)):
+    if trains and (_of_pretraining(data.label_type) or not _of_pretraining(teacher.label_type)):
         learns = f"has a head for `{teacher.label_type}`" if teacher.label_type else "has no head"
         help = "name a model that is trained for the task" + (", or data with labels" if not data.label_type else "")
         need = (
@@ -115,7 +115,7 @@ def _draft(wishes: Wishes, teacher: SeenModel, data: SeenData, folder: Path, not
         notes.append(f"takes the teacher's classes in the order {shown}: it names none; --labels gives another order")
     if trains:
         notes.append(f"`{teacher.name}` has no head for the labels: teacher.brew trains it first")
-    cut = data.label_type in (SPANS, MASKED, NEXT)  # texts are cut into windows or blocks, however long they are
+    cut = data.label_type.is_cut
     tokens = lengths(data, teacher) if teacher.known and not cut else None
     draft = Draft(folder, teacher, student, layers, data, tokens, labels, trains)
     if student is not None and not student.known:
@@ -135,8 +135,13 @@ def _fits(teacher: SeenModel, data: SeenData) -> bool:
     """
     head, labels = teacher.label_type, data.label_type
     if not labels:
-        return head in (CLASS, CLASSES, VALUE)
-    return head.task == labels.task and (head == VALUE) == (labels == VALUE)
+        return head.task == CLASS.task
+    return head.task == labels.task and (head.form == "number") == (labels.form == "number")
+
+
+def _of_pretraining(kind: LabelType) -> bool:
+    """Whether labels are words of the text, as in pretraining, or there are none: a head that a task replaces."""
+    return kind.over_vocabulary or not kind
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,13 +6,14 @@ import math
 import os
 import re
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import at_home
-from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
+from brewgraph.recipe.label_types import LabelType
 from brewgraph.recipe.settings.base import Settings, setting_text
 from brewgraph.recipe.settings.data_sources import DATA, Conll, DataSource, Files, Squad, Text
 from brewgraph.source import Source
@@ -36,18 +37,6 @@ _PIECE = re.compile(r'(?:"[^"]*"|[^",])+,?')
 """An argument, or a member of a list, up to its comma."""
 _NAME, _WORDS = re.compile("[A-Za-z_][A-Za-z_0-9]*"), frozenset({"true", "false", "none"})
 """What stands bare in a spec as the name of a column, and what means something else there."""
-
-_TITLES: dict[LabelType, str] = {
-    CLASS: "the teacher's distribution over the classes at a temperature, the labels",
-    CLASSES: "the teacher's probability of each class at a temperature, the labels",
-    VALUE: "the teacher's numbers, the labels",
-    TAGS: "the teacher's distribution over the tags of each word, the tags",
-    SPANS: "the teacher's distributions over the first and the last token of the answer, the answers",
-    MASKED: "the teacher's distribution over the vocabulary, the masked words",
-    NEXT: "the teacher's distribution over the vocabulary, the next words",
-    NONE: "the teacher's distribution over the classes at a temperature",
-}
-"""What the loss of a spec consists of, by the labels, hidden states aside."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,7 @@ class Draft:
         """
         ours = self.student.layers if self.student is not None else self.layers
         theirs = self.teacher.layers
-        whole = self.shares_tokens or self.data.label_type == TAGS
+        whole = self.shares_tokens or self.data.label_type.form == "tags"
         if not (self.hidden and whole and ours and theirs and ours <= theirs):
             return [], []
         return [round(n * theirs / ours) for n in range(1, ours + 1)], list(range(1, ours + 1))
@@ -100,8 +89,8 @@ def student_text(draft: Draft) -> str:
     """The spec of the student, in its canonical layout."""
     kind = draft.data.label_type
     hidden, terms = _hidden(draft), _terms(draft)
-    title = _TITLES[kind or draft.teacher.label_type]
-    title = (title if kind else title.removesuffix(", the labels")) + (", hidden states" if hidden else "")
+    learnt = kind.learnt if kind else draft.teacher.label_type.learnt[:1]
+    title = ", ".join([*learnt, *(["hidden states"] if hidden else [])])
     begins = f"{draft.layers} of the teacher's layers" if draft.student is None else "another model"
     lines = ["brew 1", "", *_comment(f"The student is {begins}. Its loss: {title}.")]
     lines += _comment("`brewgraph ops` lists what a loss can hold, `brewgraph ops kd` explains one of them.")
@@ -110,11 +99,11 @@ def student_text(draft: Draft) -> str:
         lines.append("param T = 2    # temperature: larger values flatten the teacher's distribution; try 1, 2, 4, 8")
     lines += ["param seed = 0", ""]
     lines += [_teacher(draft), _student(draft), _data(draft), ""]
-    if hidden and kind not in (MASKED, NEXT):
+    if hidden and not kind.over_vocabulary:
         left, right = draft.layer_map
         lines += [f"let map = {left} -> {right}    # hidden 0 is the embedding output, n the output of layer n", ""]
     lines += [*_aligned([*terms, *hidden]), "", _loss(kind, bool(hidden)), ""]
-    lines += _train(draft, draft.student or draft.teacher, baseline=kind != NONE)
+    lines += _train(draft, draft.student or draft.teacher, baseline=bool(kind))
     return format_source(Source("\n".join(lines) + "\n"))
 
 
@@ -123,11 +112,7 @@ def teacher_text(draft: Draft) -> str:
     name = _name(draft.data.source)
     lines = ["brew 1", "", *_comment("The teacher: it has no head for these labels yet, and is trained on them first.")]
     lines += ["", "param seed = 0", "", f"student big = hf({_model(draft.teacher, draft.folder)})", _data(draft), ""]
-    kind = draft.data.label_type
-    if kind == SPANS:
-        lines.append(f"loss = 0.5 * ce({name}.start -> big.start) + 0.5 * ce({name}.end -> big.end)")
-    else:
-        lines.append(f"loss = {kind.loss}({name}.labels -> big.logits)")
+    lines.append(f"loss = {_hard(draft.data.label_type, name, 'big')}")
     return format_source(Source("\n".join([*lines, "", *_train(draft, draft.teacher, baseline=False)]) + "\n"))
 
 
@@ -165,20 +150,28 @@ def _data(draft: Draft) -> str:
 def _terms(draft: Draft) -> list[str]:
     """The equations of what is compared at the student's end."""
     kind, name = draft.data.label_type, _name(draft.data.source)
-    if kind == SPANS:
-        soft = "0.5 * kd(big.start -> small.start, T=T) + 0.5 * kd(big.end -> small.end, T=T)"
-        ends = f"0.5 * ce({name}.start -> small.start) + 0.5 * ce({name}.end -> small.end)"
-        return [f"soft = {soft}", f"hard = {ends}"]
-    by_kind: dict[LabelType, str] = {
-        CLASSES: "T ** 2 * bce(big.logits -> small.logits, T=T)",
-        VALUE: "mse(big.logits -> small.logits)",
-        TAGS: "kd(big.logits -> small.logits, T=T, mask=labels)",
-    }
-    soft = by_kind.get(kind or draft.teacher.label_type, "kd(big.logits -> small.logits, T=T)")
-    if kind == TAGS and not draft.shares_tokens:
+    like = kind or draft.teacher.label_type
+    soft = _mean(like.soft.format(source=f"big.{x}", target=f"small.{x}") for x in _outputs(like))
+    if kind.form == "tags" and not draft.shares_tokens:
         soft = "kd(words(big.logits) -> words(small.logits), T=T)"
-    hard = [] if kind == NONE else [f"hard = {kind.loss}({name}.labels -> small.logits)"]
-    return [f"soft = {soft}", *hard]
+    return [f"soft = {soft}", *([f"hard = {_hard(kind, name, 'small')}"] if kind else [])]
+
+
+def _hard(kind: LabelType, data: str, model: str) -> str:
+    """The usual loss of a model on the labels of data."""
+    sides = zip(kind.fields, _outputs(kind), strict=True)
+    return _mean(f"{kind.loss}({data}.{labels} -> {model}.{output})" for labels, output in sides)
+
+
+def _outputs(kind: LabelType) -> list[str]:
+    """The outputs of a model with such a head, by their names in a spec: `logits`, or `start` and `end`."""
+    return [name.removesuffix("_logits") for name in kind.logits]
+
+
+def _mean(terms: Iterable[str]) -> str:
+    """The mean of terms, or one as it is."""
+    terms = list(terms)
+    return terms[0] if len(terms) == 1 else " + ".join(f"{1 / len(terms):g} * {term}" for term in terms)
 
 
 def _hidden(draft: Draft) -> list[str]:
@@ -187,18 +180,18 @@ def _hidden(draft: Draft) -> list[str]:
         return []
     widths = draft.student is None or draft.student.width == draft.teacher.width
     big, small = ("big.hidden[map]", "small.hidden[map]")
-    if draft.data.label_type in (MASKED, NEXT):
+    if draft.data.label_type.over_vocabulary:
         big, small = "big.hidden[-1]", "small.hidden[-1]"
     if not draft.shares_tokens:
         big, small = f"words({big})", f"words({small})"
-    operation = "cos" if draft.data.label_type in (MASKED, NEXT) else "mse"
+    operation = "cos" if draft.data.label_type.over_vocabulary else "mse"
     return [f"hidden = {operation}({big} -> {small}{'' if widths else ' via linear'})"]
 
 
 def _loss(kind: LabelType, hidden: bool) -> str:
-    if kind in (MASKED, NEXT):  # the weights of DistilBERT (Sanh et al. 2019, arXiv:1910.01108)
+    if kind.over_vocabulary:  # the weights of DistilBERT (Sanh et al. 2019, arXiv:1910.01108)
         return "loss = 5 * soft + 2 * hard" + (" + hidden" if hidden else "")
-    soft = "soft" if kind == NONE else "0.7 * soft + 0.3 * hard"
+    soft = "0.7 * soft + 0.3 * hard" if kind else "soft"
     return f"loss = {soft}" + (" + mean(hidden)" if hidden else "")
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, SPANS, TAGS, VALUE, LabelType
+from brewgraph.recipe.label_types import LabelType
 from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme
 
 
@@ -41,7 +41,7 @@ class Metric(Protocol):
         """Add the state of another rank."""
 
     def compute(self) -> dict[str, float]:
-        """The values by name, those of `recipe.metrics.metric_names`."""
+        """The values by name, those of `metrics` of the label type."""
 
 
 def make_metric(
@@ -50,16 +50,30 @@ def make_metric(
     """The metric of a label type. `examples` are the rows that hold tags and answers; `null_threshold` is None if every
     question has an answer.
     """
-    makers: dict[LabelType, Callable[[], Metric]] = {
-        CLASS: lambda: ClassMetrics(len(classes)),
-        CLASSES: lambda: LabelsMetrics(len(classes)),
-        VALUE: ValueMetrics,
-        TAGS: lambda: TagMetrics(classes, examples),
-        SPANS: lambda: SpanMetrics(examples, null_threshold),
-        NEXT: TokenMetrics,
-        MASKED: TokenMetrics,
-    }
-    return makers[label_type]()
+    return METRICS[label_type](Scored(classes, examples, null_threshold))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a metric may be made of; see `make_metric`."""
+
+    classes: Sequence[str]
+    examples: Any
+    null_threshold: float | None
+
+
+METRICS: dict[str, Callable[[Scored], Metric]] = {
+    "class": lambda of: ClassMetrics(len(of.classes)),
+    "classes": lambda of: LabelsMetrics(len(of.classes)),
+    "value": lambda of: ValueMetrics(),
+    "tags": lambda of: TagMetrics(of.classes, of.examples),
+    "spans": lambda of: SpanMetrics(of.examples, of.null_threshold),
+    "next": lambda of: TokenMetrics(),
+    "masked": lambda of: TokenMetrics(),
+}
+"""What makes the metric of each label type, by its name. The names of its values, and of which of them a lower one is
+better, are in `recipe/label_types.py`.
+"""
 
 
 IGNORED = -100
@@ -218,16 +232,17 @@ class ValueMetrics:
         self.pairs.append(torch.stack([guess_B.detach().cpu().double(), labels_B.cpu().double()]))
 
     def state(self) -> tuple[Tensor, ...]:
-        return (self._pairs_2N(),)
+        return (self.pairs_2N(),)
 
     def merge(self, pairs_2N: Tensor) -> None:
         self.pairs.append(pairs_2N)
 
-    def _pairs_2N(self) -> Tensor:
+    def pairs_2N(self) -> Tensor:
+        """Guesses and labels."""
         return torch.cat(self.pairs, dim=1) if self.pairs else torch.zeros(2, 0, dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:
-        guess, labels = self._pairs_2N()
+        guess, labels = self.pairs_2N()
         error = float(((guess - labels) ** 2).mean())  # NaN without pairs
         return {
             "spearman": correlation(ranks(guess), ranks(labels)),

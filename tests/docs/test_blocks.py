@@ -33,7 +33,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 SPOKEN = re.compile(r"`(brewgraph [^`\n]+)`")
-MARKS = {"brew": ("", "fragment"), "python": ("", "fragment", "loss", "pass", "source", "lint")}
+MARKS = {"brew": ("", "fragment"), "python": ("", "fragment", "loss", "pass", "source", "kind", "lint")}
 """The words that may follow the language of a block; those of CONTRIBUTING.md are run by tests/test_contributing.py."""
 
 

@@ -41,7 +41,7 @@ SPECS: dict[str, tuple[str, str, str]] = {
         "mse(t.hidden[-1] -> s.hidden[-1])",
     ),
 }
-assert SPECS.keys() == LABEL_TYPES.keys()
+assert {LABEL_TYPES[kind].form for kind in SPECS} == {x.form for x in LABEL_TYPES.values()}
 
 
 def write_data(folder: Path, kind: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
@@ -83,4 +84,29 @@ def test_labels_along_a_text() -> None:
 def test_types_of_problems(word: str | None, name: str) -> None:
     """As a spec writes them, and as transformers does."""
     assert of_problem(word) == name
-    assert of_problem("ranking") == NONE
+    assert of_problem("no_problem") == NONE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_new_specs_know_a_type(name: str) -> None:
+    """By words for its labels and for both terms of the loss; the loss is an equation of both sides."""
+    label_type = LABEL_TYPES[name]
+    assert label_type.about
+    assert len(label_type.learnt) == 2
+    assert {"{source}", "{target}"} <= set(re.findall(r"{\w+}", label_type.soft))
+    assert set(label_type.lower_is_better) | set(label_type.binary) | set(label_type.entities) <= set(
+        label_type.metrics
+    )
+
+
+def test_types_do_not_share_words() -> None:
+    """A word of `problem_type` means one type, and a metric has one direction, whatever the type."""
+    problems = [x.problem for x in LABEL_TYPES.values() if x.problem]
+    assert len(problems) == len(set(problems))
+    for kind in LABEL_TYPES.values():
+        for name in kind.metrics:
+            assert all(
+                (name in x.lower_is_better) == (name in kind.lower_is_better)
+                for x in LABEL_TYPES.values()
+                if name in x.metrics
+            )

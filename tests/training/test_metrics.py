@@ -28,6 +28,7 @@ import brewgraph.training.metrics as package
 from brewgraph.recipe.label_types import CLASS, LABEL_TYPES, SPANS
 from brewgraph.recipe.settings.metric_names import metric_names
 from brewgraph.training.metrics import (
+    METRICS,
     ClassMetrics,
     LabelsMetrics,
     Metric,
@@ -200,6 +201,10 @@ def test_perplexity_by_hand() -> None:
     metric.update(*metric.reduce(functional.one_hot(torch.tensor([[2, 2, 2]]), 4) * 1e4, {"labels": labels}))
     assert metric.compute()["perplexity"] == math.inf
     assert math.isnan(TokenMetrics().compute()["perplexity"])
+
+
+def test_every_type_of_labels_has_a_metric() -> None:
+    assert set(METRICS) == {name for name in LABEL_TYPES if name}
 
 
 @pytest.mark.parametrize("name", [name for name in LABEL_TYPES if name])

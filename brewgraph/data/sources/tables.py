@@ -23,7 +23,7 @@ from brewgraph.data.sources.rows import (
     value_text,
 )
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.label_types import CLASS, NONE
+from brewgraph.recipe.label_types import CLASS, VALUE
 from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 
 Table = Files | Hub
@@ -65,7 +65,7 @@ def _glue(source: Glue, folder: Path, columns: Sequence[str] = (), marks: bool |
         subset=source.task,
         text=task.text,
         dev=task.dev_split,
-        problem_type="single_label" if task.classes else "regression",
+        problem_type=(CLASS if task.classes else VALUE).problem,
         classes=task.classes or None,
     )
     try:
@@ -112,7 +112,7 @@ def _hub_facts(source: Hub, folder: Path) -> DataFacts:
     """Without the rows where the data set describes itself."""
     text, label = _columns(source)
     described = None
-    if source.label_type in (CLASS, NONE) and not (source.weighted or source.classes):
+    if source.label_type.form in ("class", "none") and not (source.weighted or source.classes):
         described = _described(source, folder, text, label[0] if label else None)
     return described or facts_by_reading(source, folder)
 

@@ -20,7 +20,6 @@ from pydantic import (
 
 from brewgraph.recipe.label_types import (
     CLASS,
-    CLASSES,
     LABEL_TYPES,
     MASKED,
     NEXT,
@@ -30,6 +29,7 @@ from brewgraph.recipe.label_types import (
     VALUE,
     LabelType,
     Name,
+    Problem,
     of_problem,
 )
 from brewgraph.recipe.length import Length
@@ -164,8 +164,8 @@ class Labelled(Data):
     label: str | tuple[str, ...] | None = Field(
         default="label", description="label column, or one 0/1 column per class: [joy, anger]; none without labels"
     )
-    problem_type: Literal["single_label", "multi_label", "regression"] = Field(
-        default="single_label", description="the target of an example: one class, several (a list), or a number"
+    problem_type: Problem = Field(
+        default=CLASS.problem, description="the target of an example: one class, several (a list), or a number"
     )
     classes: ClassNames = Field(
         default=None,
@@ -179,23 +179,24 @@ class Labelled(Data):
 
     @model_validator(mode="after")
     def _fits(self) -> Labelled:
-        if isinstance(self.label, tuple) and self.problem_type == "regression":
-            raise ValueError("problem_type=regression predicts one number: name one column of numbers")
-        if isinstance(self.label, tuple) and self.problem_type != "multi_label":
+        form = of_problem(self.problem_type).form
+        if isinstance(self.label, tuple) and form == "number":
+            raise ValueError(f"problem_type={self.problem_type} predicts one number: name one column of numbers")
+        if isinstance(self.label, tuple) and form != "classes":
             raise ValueError("several label columns need problem_type=multi_label")
-        if self.label is None and self.problem_type != "single_label":
+        if self.label is None and self.problem_type != CLASS.problem:
             raise ValueError(f"problem_type={self.problem_type} needs a label")
         if self.classes is not None and isinstance(self.label, tuple):
             raise ValueError("several label columns name the classes themselves: remove `classes`")
-        if self.classes is not None and self.label_type not in (CLASS, CLASSES):
+        if self.classes is not None and not self.label_type.per_class:
             raise ValueError("classes need examples that have one class each, or a list of them")
-        if self.class_weights is not None and self.label_type != CLASS:
+        if self.class_weights is not None and self.label_type.form != "class":
             raise ValueError("class_weights need examples that have one class each")
         return self
 
     @property
     def label_type(self) -> LabelType:
-        """What the labels are: `CLASS`, `CLASSES`, `VALUE`, or `NONE` where there are none."""
+        """What the labels are: the type of `problem_type`, or `NONE` where there are none."""
         return of_problem(self.problem_type) if self.label is not None else NONE
 
     @property
@@ -221,7 +222,7 @@ def _table_file(
     path: str,
     text: Sequence[str],
     label: str | tuple[str, ...] | None,
-    problem: Literal["single_label", "multi_label", "regression"],
+    problem: Problem,
     classes: tuple[str, ...],
 ) -> Files:
     """A file that is laid out like a table from elsewhere; without a label it needs none."""
@@ -250,8 +251,8 @@ class Glue(Data):
         return None
 
     def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
-        problem = "regression" if self.label_type == VALUE else "single_label"
-        return _table_file(path, columns[:-1], columns[-1] if labelled else None, problem, classes)  # type: ignore[arg-type]
+        label = columns[-1] if labelled else None
+        return _table_file(path, columns[:-1], label, self.label_type.problem, classes)
 
 
 class Hub(Labelled):
@@ -416,7 +417,7 @@ class Builtin(Data):
         return None
 
     def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
-        return _table_file(path, columns[:-1], columns[-1] if labelled else None, "single_label", classes)
+        return _table_file(path, columns[:-1], columns[-1] if labelled else None, CLASS.problem, classes)
 
 
 class Batches(DataSource):
@@ -433,7 +434,7 @@ class Batches(DataSource):
     folder: str = Field(description="folder with batches.safetensors, relative to the spec", min_length=1)
     shuffle: bool = Field(default=False, description="true: the batches in an order of their own in every epoch")
     labels: Name | None = Field(
-        default="class", description="label type: class, classes, value, tags, spans, next, masked, or none"
+        default="class", description=f"label type: {', '.join(filter(None, LABEL_TYPES))}, or none"
     )
     first: NonNegativeInt = Field(default=0, description="the first batch to train on, counted from 0")
     last: NonNegativeInt | None = Field(

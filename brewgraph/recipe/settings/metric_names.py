@@ -5,36 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from brewgraph.diagnostics import SourceFault, listing
-from brewgraph.recipe.label_types import CLASS, LOSS, SPANS, TAGS, LabelType
+from brewgraph.recipe.label_types import LABEL_TYPES, LOSS, LabelType
 from brewgraph.recipe.tag_schemes import find_scheme
 from brewgraph.syntax.foreign import instead
-
-_LESS_IS_BETTER = frozenset({"mse", "perplexity", LOSS})
-_WORDS = {"f1": "F1", "mse": "MSE", "matthews": "Matthews", "pearson": "Pearson", "spearman": "Spearman"}
 
 
 def metric_names(label_type: LabelType, classes: Sequence[str] = ()) -> tuple[str, ...]:
     """The metrics for these classes: `f1` of class 1 needs two, entities need tags such as `B-PER`. Unknown classes
     (empty) exclude nothing.
     """
-    names = label_type.metrics
-    if label_type == CLASS and classes and len(classes) != 2:
-        return tuple(name for name in names if name != "f1")
-    if label_type == TAGS and classes and find_scheme(classes) is None:
-        return ("token_accuracy",)
-    return names
+    excluded: tuple[str, ...] = ()
+    if classes and len(classes) != 2:
+        excluded += label_type.binary
+    if classes and find_scheme(classes) is None:
+        excluded += label_type.entities
+    return tuple(name for name in label_type.metrics if name not in excluded)
 
 
 def greater_is_better(name: str) -> bool:
     """Whether a higher value is better; the task in `ner/f1` does not matter."""
-    return name.rpartition("/")[2] not in _LESS_IS_BETTER
+    metric = name.rpartition("/")[2]
+    return metric != LOSS and not any(metric in kind.lower_is_better for kind in LABEL_TYPES.values())
 
 
 def metric_words(name: str) -> str:
     """The display name of a metric: `macro F1`, `exact match`, `ner/F1`."""
     task, slash, metric = name.rpartition("/")
-    words = metric.replace("has_answer", "HasAns").replace("no_answer", "NoAns").split("_")
-    return f"{task}{slash}{' '.join(_WORDS.get(word, word) for word in words)}"
+    spelled = f"_{metric}_"
+    for kind in LABEL_TYPES.values():
+        for part, words in kind.words.items():
+            spelled = spelled.replace(f"_{part}_", f"_{words}_")
+    return f"{task}{slash}{spelled[1:-1].replace('_', ' ')}"
 
 
 def keyed(task: str, values: Mapping[str, float]) -> dict[str, float]:
@@ -42,9 +43,9 @@ def keyed(task: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{task}/{name}" if task else name: value for name, value in values.items()}
 
 
-def missing_metrics(unanswerable: Mapping[str, int]) -> tuple[str, ...]:
+def missing_metrics(label_type: LabelType, unanswerable: Mapping[str, int]) -> tuple[str, ...]:
     """The answer metrics that a data set lacks, by the number of unanswerable questions per split."""
-    names = SPANS.metrics
+    names = label_type.metrics
     if not (unanswerable.get("train") or unanswerable.get("dev")):
         return tuple(name for name in names if name.startswith(("has_answer", "no_answer")))
     return () if unanswerable.get("dev") else tuple(name for name in names if name.startswith("no_answer"))

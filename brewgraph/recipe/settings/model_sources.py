@@ -15,9 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from brewgraph.recipe.label_types import (
-    Task,
-)
+from brewgraph.recipe.label_types import Problem, Task
 from brewgraph.recipe.settings.base import DeviceName, EachOnce, NumberFormat, Settings
 
 
@@ -311,7 +309,7 @@ class TokenClassifier(Settings):
 class SequenceClassifier(TokenClassifier):
     """`sequence_classifier(labels=2)`: one class, several, or a number per example."""
 
-    problem_type: Literal["single_label", "multi_label", "regression"] | None = Field(
+    problem_type: Problem | None = Field(
         default=None, description="the target of an example: one class, several, or a number; default: as the data"
     )
 

@@ -31,6 +31,14 @@ def test_directions_and_words() -> None:
     """Errors and perplexities are better when low, under a task's name too."""
     assert [greater_is_better(name) for name in ("f1", "ner/f1", "mse", "lm/perplexity")] == [True, True, False, False]
     assert [metric_words(n) for n in ("macro_f1", "ner/f1", "exact_match")] == ["macro F1", "ner/F1", "exact match"]
+    assert [metric_words(n) for n in ("no_answer_f1", "qa/has_answer_exact")] == ["NoAns F1", "qa/HasAns exact"]
+    assert [metric_words(n) for n in ("mse", "spearman", "loss", "strict_f1")] == [
+        "MSE",
+        "Spearman",
+        "loss",
+        "strict F1",
+    ]
+    assert [greater_is_better(name) for name in ("loss", "ner/loss", "token_accuracy")] == [False, False, True]
     assert keyed("ner", {"f1": 0.5}) == {"ner/f1": 0.5}
     assert keyed("", {"f1": 0.5}) == {"f1": 0.5}
 
