@@ -822,7 +822,7 @@ MUTATIONS = (
         Mutation("adapter beside weights that are not loaded",
                  'student tiny = hf("saved", pretrained=false, adapter=lora(r=2))\nloss = ce(d.labels -> tiny.logits)',
                  'student tiny = hf("saved", adapter=lora(r=2))\nloss = ce(d.labels -> tiny.logits)',
-                 "B329", (3, 53), "lora(r=2)",
+                 "B329", (3, 54), "lora(r=2)",
                  "an adapter needs pretrained weights: random ones would stay untrained", "remove `pretrained=false`, or remove the adapter", head=NO_STUDENT),
         Mutation("head asked for and not matched",
                  'student tiny = hf(TINY, hidden_size=8, num_hidden_layers=2, task="sequence-classification")\nloss = nst(big.hidden[3] -> tiny.hidden[2])',

@@ -225,13 +225,14 @@ def test_a_saved_tokenizer_gives_what_its_model_takes(world: Path, kind: str, le
 
 @pytest.mark.filterwarnings("ignore::brewgraph.BrewWarning")
 def test_heads_are_saved_with_a_tokenizer_of_their_trunk(world: Path) -> None:
-    """Each in its own folder."""
+    """Each in its own folder, with the inputs of the trunk."""
     folder = trained(
         world,
         f"student s = hf({KINDS['distilbert']}) {{ head mood = sequence_classifier() }}\n{DATA}"
         "loss = ce(d.labels -> s.mood.logits)\n",
     )
     inputs = AutoTokenizer.from_pretrained(folder / "mood")("a b", return_tensors="pt")
+    assert set(inputs) == {"input_ids", "attention_mask"}
     assert AutoModelForSequenceClassification.from_pretrained(folder / "mood")(**inputs).logits.shape == (1, 3)
 
 
