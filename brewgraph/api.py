@@ -81,7 +81,7 @@ class CheckedRecipe:
         """
         from brewgraph.inspect.plan_of import plan_of
 
-        return plan_of(self._checked, cost=cost, skip=tuple(skip))
+        return plan_of(self._checked, cost=cost, skip=_passes(skip))
 
     def __repr__(self) -> str:
         recipe = self._checked.recipe
@@ -220,7 +220,12 @@ class CheckedRecipe:
         home = None if runs is None else Path(runs)
         teachers = finished_teachers(self._checked, models, home, option=f"{verb}(runs=…)", allow_python=allow_python)
         builder = SpecBuilder(
-            self._checked, modules=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
+            self._checked,
+            modules=models,
+            teachers=teachers,
+            allow_python=allow_python,
+            skip=_passes(skip),
+            scored=False,
         )
         check_unchanged(self._checked, models)
         return builder
@@ -245,10 +250,20 @@ class CheckedRecipe:
 
         here, home = (None if place is None else Path(place) for place in (out, runs))
         told = Callbacks(callbacks).callbacks
+        passes = _passes(skip)
         options = Options(
-            here, home, force, dry_run, without_teacher, allow_python, tuple(skip), callbacks=told, report=write_report
+            here, home, force, dry_run, without_teacher, allow_python, passes, callbacks=told, report=write_report
         )
         return run_checked(self._checked, options, reporter or _reporter_of_run(""))
+
+
+def _passes(skip: Collection[str]) -> tuple[str, ...]:
+    """The names of passes to leave out. Raises `UsageError` for an unknown one, and for a text in place of a list."""
+    from brewgraph.graph.optimize import check_names
+
+    names = skip if isinstance(skip, str) else tuple(skip)
+    check_names(names)
+    return tuple(names)
 
 
 def _checked_again(source: Source, params: Mapping[str, Any]) -> CheckedRecipe:

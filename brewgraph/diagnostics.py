@@ -200,6 +200,7 @@ class Collector:
     ) -> None:
         if code == "B901" and not help:
             help = "not supported in this version; remove it"
+        message = re.sub(rf"`([^`]{{{_LONGEST_QUOTE + 1},}})`", lambda long: f"`{shortened(long[1])}`", message)
         diagnostic = Diagnostic(code, message, span, help, note, labels)
         if len(self._added) != len(self.diagnostics):
             self._added = set(self.diagnostics)
@@ -313,9 +314,28 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"did you mean `{near[0]}`?" if near else ""
 
 
+MOST_NAMES = 12
+"""How many names of a user's own a message lists."""
+_LONGEST_NAME, _LONGEST_QUOTE = 60, 200
+"""The most characters of a name in a list, and of what a message quotes: more can be a file or a text, not a word."""
+
+
+def shortened(text: str, most: int = _LONGEST_NAME) -> str:
+    """A text as a message shows it: of a longer one the beginning, and `…`."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def few(words: Iterable[str], most: int = 6) -> str:
+    """a, b, c: of more than `most` words the first, and `…`."""
+    first = list(islice(words, most + 1))
+    return ", ".join([*first[:most], *(["…"] if len(first) > most else [])])
+
+
 def listing(words: Iterable[str], most: int | None = None) -> str:
-    """`a`, `b` and `c`: for help texts; of more than `most` words the first, and how many more there are."""
-    quoted = [f"`{word}`" for word in words]
+    """`a`, `b` and `c`: for help texts; of more than `most` words the first, and how many more there are. Of long words
+    it shows the beginning.
+    """
+    quoted = [f"`{shortened(str(word), _LONGEST_QUOTE)}`" for word in words]
     if most is not None and len(quoted) > most:
         quoted[most:] = [f"{len(quoted) - most} more"]
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else "".join(quoted)

@@ -10,10 +10,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from brewgraph.diagnostics import SourceFault, UsageError, closest, listing, suggest
-
-_SHOWN = 60
-"""So much of a path that cannot be one stands in a message."""
+from brewgraph.diagnostics import SourceFault, UsageError, closest, listing, shortened, suggest
 
 CACHE_SUFFIX = ".lmdb"
 """How the name of a file ends that keeps values on disk."""
@@ -170,7 +167,7 @@ def no_path(name: str) -> str:
 def shown(name: str) -> str:
     """A name as a message shows it: what cannot be printed as its escape, and not longer than a line."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-    return plain if len(plain) <= _SHOWN else f"{plain[: _SHOWN - 1]}…"
+    return shortened(plain)
 
 
 def near_folder(path: Path, holding: tuple[str, ...]) -> str:

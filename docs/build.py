@@ -82,7 +82,7 @@ def _codes() -> Iterator[str]:
 
 
 def _without_page(code: str, line: str) -> str:
-    return f"# {code}: {line}\n\nA fault of {family(code)}. The `help` of the diagnostic says what to do."
+    return f"# {code}: {line}\n\nFamily: {family(code)}. The `help` of the diagnostic says what to do."
 
 
 def _faults_by_code() -> dict[str, list[tuple[str, str, str]]]:

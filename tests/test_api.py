@@ -264,6 +264,36 @@ def test_stages_tasks_and_models_that_are_none(spec: Path) -> None:
     assert staged.build(stage="tune").terms() == ("soft", "hard")
 
 
+@pytest.mark.filterwarnings("ignore::brewgraph.BrewWarning")
+@pytest.mark.parametrize("verb", ["plan", "build", "run"])
+def test_passes_are_a_list(spec: Path, verb: str) -> None:
+    """A text is not read letter by letter; unknown passes are named; any collection of names will do."""
+    recipe = bg.load(spec)
+    for skip in ("truncate_models", "abc", ""):
+        with pytest.raises(bg.UsageError, match=re.escape(f"`skip` is a list of passes, got a text: skip=[{skip!r}]")):
+            getattr(recipe, verb)(skip=skip)
+    with pytest.raises(bg.UsageError, match="there is no pass `truncate_model`; did you mean `truncate_models`?"):
+        getattr(recipe, verb)(skip=(name for name in ["truncate_model"]))
+
+
+def test_a_picture_of_what_is_not_there(spec: Path) -> None:
+    """An unknown grain, format or suffix is said, with those that there are."""
+    recipe = bg.load(spec)
+    with pytest.raises(bg.UsageError, match="^there is no grain `x`: write `terms` or `nodes`$"):
+        recipe.picture("x")
+    with pytest.raises(
+        bg.UsageError, match="write `terms` or `nodes`; `.save\\(path\\)` of the picture writes a file$"
+    ):
+        recipe.picture("graph.svg")
+    picture = recipe.picture("nodes")
+    with pytest.raises(
+        bg.UsageError, match="there is no format `png`: write `text`, `dot`, `mermaid`, `svg` and `html`"
+    ):
+        picture.write("png")
+    with pytest.raises(bg.UsageError, match="`graph` has no suffix of a format: end it with one of `.svg`, `.html`"):
+        picture.save("graph")
+
+
 def test_a_picture_in_a_folder_that_is_not_there(spec: Path, tmp_path: Path) -> None:
     """Folders are made; what cannot be one is said."""
     picture = bg.load(spec).picture()

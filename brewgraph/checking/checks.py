@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from brewgraph.data.sources.reader import DataFacts
-from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
+from brewgraph.diagnostics import MOST_NAMES, Collector, SourceFault, UsageError, few, listing, shortened, suggest
 from brewgraph.paths import CACHE_SUFFIX, locate
 from brewgraph.recipe import values as v
 from brewgraph.recipe.label_types import LOSS, NONE
@@ -63,7 +63,7 @@ def check_columns(context: CheckContext) -> None:
             assert facts is not None
             place = _place_of_column(context, name, column)
             if column not in facts.columns:
-                help = suggest(column, facts.columns) or f"the columns are {listing(facts.columns)}"
+                help = suggest(column, facts.columns) or f"the columns are {listing(facts.columns, MOST_NAMES)}"
                 context.collector.add("B402", f"`{name}` has no column `{column}`", place, help=help)
             elif column in facts.twice:
                 help = "rename one in the header"
@@ -101,7 +101,7 @@ def _check_labels(data: v.DataDeclaration, facts: DataFacts, collector: Collecto
         alike.setdefault(_normal_form(label), []).append(label)
     for labels in alike.values():
         if len(labels) > 1:
-            which = f"{listing(labels)} are {len(labels)} classes of `{name}`"
+            which = f"{listing(labels, MOST_NAMES)} are {len(labels)} classes of `{name}`"
             message = f"{which}, and differ only in white space, case or number format"
             collector.add("W405", message, place, help="write them alike in the data, or name all classes: classes=[…]")
     if data.source.label_type.form != "class":
@@ -289,7 +289,7 @@ def check_heads(context: CheckContext) -> None:
             # a teacher takes the order of the data, a student keeps its own
             kept = ones if one == recipe.student.name else others
             message = f"`{one}` orders its classes differently from `{other}`"
-            help = f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: {_reorder(recipe, kept)}"
+            help = f"`{one}`: {_order(ones)}; `{other}`: {_order(others)}: {_reorder(recipe, kept)}"
             collector.add("B324", message, x.span, help=help)
         column = next((c for c in v.walk(x.source) if isinstance(c, v.Column) and c.kind == "labels"), None)
         data = facts.data_facts[column.data] if column is not None else None
@@ -297,13 +297,13 @@ def check_heads(context: CheckContext) -> None:
             continue
         if len(data.classes) > len(others):
             message = f"the data has {len(data.classes)} classes, `{other}` only {len(others)}"
-            help = f"the data's are {', '.join(data.classes[:12])}; give the model as many: labels=[…]"
+            help = f"the data's are {_order(data.classes, MOST_NAMES)}; give the model as many: labels=[…]"
             if gap := _gap(data):
                 message, help = f"{message}; no training row has {gap[0]}", gap[1]
             collector.add("B323", message, x.span, help=help)
         elif others != data.classes and set(others) == set(data.classes):
             message = f"the data orders its classes differently from `{other}`"
-            orders = f"the model's: {', '.join(others[:6])}; the data's: {', '.join(data.classes[:6])}"
+            orders = f"the model's: {_order(others)}; the data's: {_order(data.classes)}"
             collector.add("B324", message, x.span, help=f"{orders}: {_reorder(recipe, others)}")
 
 
@@ -326,15 +326,23 @@ def check_combined(context: CheckContext) -> None:
         if other and frozenset((one, other)) not in reported:
             reported.add(frozenset((one, other)))
             message = f"the logits of `{one}` and `{other}` are combined, but their classes differ"
-            both = "; ".join(f"`{name}`: {', '.join(classes[name][:6])}" for name in (one, other))
+            both = "; ".join(f"`{name}`: {_order(classes[name])}" for name in (one, other))
             collector.add("B222", message, x.span, help=f"{both}: give both the same names: labels=[…]")
+
+
+def _order(classes: tuple[str, ...], most: int = 6) -> str:
+    return few(map(shortened, classes), most)
+
+
+_COPIED = 100
+"""The most classes that a remedy writes out, to be copied."""
 
 
 def _reorder(recipe: Recipe, classes: tuple[str, ...]) -> str:
     """How the data takes over a model's order of classes, if one of its sources can."""
     if not any("classes" in type(data.source).model_fields for data in recipe.data.values()):
         return "use one order"
-    quoted = ", ".join(f'"{name}"' for name in classes)
+    quoted = few((f'"{name}"' for name in classes), _COPIED)
     return f"give the data the model's order: classes=[{quoted}]"
 
 

@@ -74,7 +74,7 @@ def _code(code: str) -> Iterator[str]:
     page = page_of(code)
     if page is None:
         yield ""
-        yield wrapped(f"A fault of {family(code)}. It has no page: the `help` of a diagnostic says what to do.")
+        yield wrapped(f"Family: {family(code)}. It has no page: the `help` of a diagnostic says what to do.")
         return
     for title, role, text in (
         ("", "", "\n\n".join(wrapped(" ".join(part.split())) for part in page.words.split("\n\n"))),

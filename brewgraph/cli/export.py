@@ -21,6 +21,8 @@ from brewgraph.training.folder import display_path, json_text
 if TYPE_CHECKING:
     from brewgraph.export.write import Exported
 
+_ROWS = 256
+"""Calibration rows by default."""
 _WORDS = tuple(dict.fromkeys(word for words in PRECISIONS.values() for word in words))
 
 
@@ -42,7 +44,10 @@ def command(
             show_default="train",
         ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="The number of calibration rows.")] = 256,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="The number of calibration rows for int8-static.", show_default=str(_ROWS)),
+    ] = None,
     task: Task = None,
     out: Annotated[Path | None, typer.Option(help="The folder.", show_default="RUN/export/TO-PRECISION")] = None,
     format: Format = "text",
@@ -60,14 +65,15 @@ def command(
             if not family:
                 help = suggest(word, _WORDS) or help
             raise UsageError(f"there is no precision `{word}`: {help}")
-    if calibration is not None and "int8-static" not in precisions:
-        raise UsageError("--calibration is of no use without `--precision int8-static`: add that, or remove it")
+    for option, value in (("--calibration", calibration), ("--rows", rows)):
+        if value is not None and "int8-static" not in precisions:
+            raise UsageError(f"{option} is of no use without `--precision int8-static`: add that, or remove it")
     finished = open_run(run)
     finished_task = finished.task(task)
     hush()
     from brewgraph.export.write import Options, export_student
 
-    options = Options(to, precisions, data, calibration or "train", rows, out)
+    options = Options(to, precisions, data, calibration or "train", rows or _ROWS, out)
 
     def say(text: str) -> None:
         if not quiet:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from brewgraph.diagnostics import UsageError, listing, suggest
+from brewgraph.diagnostics import MOST_NAMES, UsageError, listing, suggest
 from brewgraph.display.cost import Cost, flops, megabytes
 from brewgraph.display.equation import in_spec_order, spell, spell_out
 from brewgraph.display.lines import one_line
@@ -56,7 +56,7 @@ def explain_name(
         known = [*terms, *recipe.models, *recipe.data, *taps, *sites, *recipe.equations]
         if name in known:
             raise UsageError(f"nothing that is trained uses `{name}`")
-        hint = suggest(name, known) or f"it has {listing(list(dict.fromkeys(known)))}"
+        hint = suggest(name, known) or f"it has {listing(list(dict.fromkeys(known)), MOST_NAMES)}"
         raise UsageError(f"the spec has nothing called `{name}`: {hint}")
     return tuple(dict.fromkeys(meanings))
 

@@ -12,12 +12,12 @@ from importlib.resources import files
 from pathlib import Path, PurePath
 from textwrap import shorten, wrap
 
-from brewgraph.diagnostics import UsageError, listing, suggest
+from brewgraph.diagnostics import UsageError, listing, shortened, suggest
 from brewgraph.display.cost import Cost
 from brewgraph.display.layered_layout import Layout, Point, lay_out
 from brewgraph.display.picture import GRAINS, Box, Line, Picture, picture
 from brewgraph.graph.container import Graph
-from brewgraph.paths import write_file
+from brewgraph.paths import shown, write_file
 from brewgraph.source import Span
 
 SUFFIXES = {".svg": "svg", ".html": "html", ".dot": "dot", ".mmd": "mermaid", ".txt": "text"}
@@ -40,7 +40,12 @@ class Shown:
     task: str | None = None
 
     def write(self, format: str) -> str:
-        """The graph as `text`, `dot`, `mermaid` or `svg`; as `html` those of all tasks in both grains."""
+        """The graph as `text`, `dot`, `mermaid` or `svg`; as `html` those of all tasks in both grains.
+
+        Raises `UsageError` for another format.
+        """
+        if format not in (formats := (*FORMATS, "svg", "html")):
+            raise UsageError(f"there is no format `{shortened(str(format))}`: write {listing(formats)}")
         if format == "html":
             return self._page()
         name = next(iter(self.graphs)) if self.task is None else self.task
@@ -56,7 +61,7 @@ class Shown:
         """
         path = Path(path)
         if path.suffix not in SUFFIXES:
-            raise UsageError(f"`{path.name}` has no suffix of a format: {listing(SUFFIXES)}")
+            raise UsageError(f"`{shown(path.name)}` has no suffix of a format: end it with one of {listing(SUFFIXES)}")
         write_file(path, self.write(SUFFIXES[path.suffix]))
         return path
 

@@ -6,10 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 from brewgraph.diagnostics import Collector
+from brewgraph.ops import PROJECTIONS
+from brewgraph.recipe.evaluate.calls import is_of_the_language
+from brewgraph.recipe.evaluate.declare import CALLS, addends
 from brewgraph.recipe.evaluate.scope import IN_TEXT, Library, Scope, enter
+from brewgraph.recipe.evaluate.stages import SIZES
 from brewgraph.recipe.settings.data_sources import DATA
+from brewgraph.recipe.settings.train import Train
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 
@@ -37,6 +43,11 @@ class Symbol:
     @property
     def is_function(self) -> bool:
         return isinstance(self.statement, t.Function)
+
+
+Parameters = Mapping[str, Symbol | None]
+"""Names that hide those of a spec: the parameters of a function, and words of one place, which no symbol defines."""
+_NONE: Parameters = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -157,14 +168,30 @@ class _Walk:
                     self.body(s.block.statements, inner)
             case t.Train():
                 for setting in s.block.statements:
-                    if isinstance(setting, t.Equation):
+                    if isinstance(setting, t.Equation) and setting.name in Train.calls:
+                        self._source(setting.value, scope)
+                    elif isinstance(setting, t.Equation):
                         self._argument(setting.name, setting.value, scope, {})
             case t.Model():
-                self.expression(s.source, scope)
+                self._source(s.source, scope)
                 for head in s.block.statements if s.block is not None else ():
                     if isinstance(head, t.Head):
                         self.use(head.name_span, self.index.symbol(head, "head", scope))
-                        self.expression(head.source, scope)
+                        self._source(head.source, scope)
+            case t.Data():
+                for part in addends(s.source):
+                    if isinstance(part, t.Call):
+                        self._source(part, scope)
+                    else:
+                        self.expression(part, scope)
+            case t.Proj():
+                self._projection(s.value, scope, {})
+            case t.Sample():
+                self.expression(s.tasks, scope)
+                if s.law is not None:
+                    self.expression(s.law, scope, dict.fromkeys(SIZES))
+                for option in s.options:
+                    self.expression(option.value, scope)
             case t.Import():
                 self._texts(t.String(s.target, span=s.span), scope, {})
             case _:
@@ -188,9 +215,26 @@ class _Walk:
             self.use(parameter.name_span, parameters[parameter.name])
         self.expression(s.value, scope, parameters)
 
+    # ── calls that a value of the spec never means ───────────────────────────────────────────────────────────────────
+
+    def _source(self, x: t.Expression, scope: Scope) -> None:
+        """A call of a source, a head, an adapter, an optimizer: `data squad = squad(…)`."""
+        if isinstance(x, t.Call) and isinstance(x.function, t.Name):
+            self._arguments(x, None, scope, {})
+        elif not isinstance(x, t.Name):
+            self.expression(x, scope)
+
+    def _projection(self, x: t.Expression, scope: Scope, parameters: Parameters) -> None:
+        """`linear`, `linear(312 -> 768)`, or the name of a `proj`."""
+        called = x.function if isinstance(x, t.Call) else x
+        if not isinstance(called, t.Name) or called.id not in PROJECTIONS:
+            self.expression(x, scope, parameters)
+        elif isinstance(x, t.Call):
+            self._arguments(x, None, scope, parameters)
+
     # ── expressions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def expression(self, x: t.Node, scope: Scope, parameters: Mapping[str, Symbol] = {}) -> None:
+    def expression(self, x: t.Node, scope: Scope, parameters: Parameters = _NONE) -> None:
         waiting: list[t.Node] = [x]
         while waiting:
             match node := waiting.pop():
@@ -203,12 +247,15 @@ class _Walk:
                     self._texts(node, scope, parameters)
                 case t.Call():
                     self._call(node, scope, parameters)
+                case t.Via():
+                    waiting.append(node.value)
+                    self._projection(node.projection, scope, parameters)
                 case t.Mapping():
                     pass  # names of a forward's arguments, and columns
                 case _:
                     waiting += node.children()
 
-    def value(self, name: str, scope: Scope, parameters: Mapping[str, Symbol]) -> Symbol | None:
+    def value(self, name: str, scope: Scope, parameters: Parameters) -> Symbol | None:
         """What a name means: a parameter, or a value of this scope or one around it."""
         if name in parameters:
             return parameters[name]
@@ -222,7 +269,7 @@ class _Walk:
             return outer.inner.get(x.name)
         return None
 
-    def _member(self, x: t.Attribute, scope: Scope, parameters: Mapping[str, Symbol]) -> Symbol | None:
+    def _member(self, x: t.Attribute, scope: Scope, parameters: Parameters) -> Symbol | None:
         """What `ner.kd` means, or the head of `tiny.ner`."""
         if (inner := self.namespace(x.value, scope)) is not None:
             return self.index.find(inner, x.name)
@@ -233,13 +280,14 @@ class _Walk:
         heads = (s for s in symbol.statement.block.statements if isinstance(s, t.Head) and s.name == x.name)
         return next((self.index.symbol(head, "head", scope) for head in heads), None)
 
-    def _call(self, call: t.Call, scope: Scope, parameters: Mapping[str, Symbol]) -> None:
+    def _call(self, call: t.Call, scope: Scope, parameters: Parameters) -> None:
         function, own = call.function, None
         if isinstance(function, t.Name):
             own = next((s.functions[function.id] for s in scope.outward() if function.id in s.functions), None)
             home = next((s for s in scope.outward() if function.id in s.functions), scope)
             symbol = self.index.symbol(own, "function", home) if own is not None else None
-            self.use(function.span, symbol or self.value(function.id, scope, parameters))
+            if own is not None or not is_of_the_language(function.id):
+                self.use(function.span, symbol or self.value(function.id, scope, parameters))
         elif isinstance(function, t.Attribute) and (inner := self.namespace(function.value, scope)) is not None:
             self.expression(function.value, scope, parameters)
             own = inner.functions.get(function.name)
@@ -247,6 +295,10 @@ class _Walk:
             self.use(function.name_span, symbol or self.index.find(inner, function.name))
         else:
             self.expression(function, scope, parameters)
+        self._arguments(call, own, scope, parameters)
+
+    def _arguments(self, call: t.Call, own: t.Function | None, scope: Scope, parameters: Parameters) -> None:
+        """The arguments of a call; `own` is the function of the spec that it calls."""
         for argument in call.arguments:
             if argument.name is not None and own is not None and argument.name_span is not None:
                 parameter = next((p for p in own.parameters if p.name == argument.name), None)
@@ -256,7 +308,7 @@ class _Walk:
                 self.expression(argument.key, scope, parameters)
             self._argument(argument.name if own is None else "", argument.value, scope, parameters)
 
-    def _argument(self, name: str | None, x: t.Expression, scope: Scope, parameters: Mapping[str, Symbol]) -> None:
+    def _argument(self, name: str | None, x: t.Expression, scope: Scope, parameters: Parameters) -> None:
         """The value of an argument or a setting; a bare word of one that takes words or columns is no name."""
         if name == "metric_for_best_model" and isinstance(x, t.String):
             task, slash, _ = x.value.partition("/")
@@ -265,6 +317,10 @@ class _Walk:
                 self.use(place, self.index.find(scope, task))
             return
         words = x.items if isinstance(x, t.List) else (x,)
+        if name in CALLS:
+            for word in words:
+                self._source(word, scope)
+            return
         if name in _WORDS and name not in _OF_LOSSES:
             for word in words:
                 of = self.value(word.id, scope, parameters) if isinstance(word, t.Name) else None
@@ -277,7 +333,7 @@ class _Walk:
             return
         self.expression(x, scope, parameters)
 
-    def _texts(self, x: t.String, scope: Scope, parameters: Mapping[str, Symbol]) -> None:
+    def _texts(self, x: t.String, scope: Scope, parameters: Parameters) -> None:
         """The names in a string: `"{k}"`."""
         shift = x.span.text.find('"') + 1
         for match in re.finditer(IN_TEXT, x.value) if shift else ():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.data.sources.reader import DataFacts, stamp
-from brewgraph.diagnostics import Collector, SourceFault, listing
+from brewgraph.diagnostics import Collector, SourceFault, few, listing, shortened
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory, print_of_model
 from brewgraph.models.structure.anatomy import RESULTS, CallSignature, FeatureRecord, FeatureTable, Recorded
@@ -518,7 +518,7 @@ class FactsBook:
         if labels == classes or sorted(labels) != sorted(classes) or len(set(labels)) < len(labels):
             return facts
         message = f"`{model.name}` orders its classes differently from the data; its logits will be reordered"
-        help = f"no action needed: {', '.join(labels[:6])} becomes {', '.join(classes[:6])}"
+        help = f"no action needed: {few(map(shortened, labels))} becomes {few(map(shortened, classes))}"
         self.collector.add("W304", message, model.span, help=help)
         places = {label: place for place, label in enumerate(labels)}
         return replace(facts, order=tuple(places[label] for label in classes))

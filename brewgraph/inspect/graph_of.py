@@ -7,17 +7,24 @@ from pathlib import PurePath
 import networkx as nx
 
 from brewgraph.checking.check import Checked
-from brewgraph.diagnostics import Collector
+from brewgraph.diagnostics import Collector, UsageError, shortened
 from brewgraph.display.cost import Cost
 from brewgraph.display.explain_name import Explained, explain_name
-from brewgraph.display.render import Shown, find_task, named
+from brewgraph.display.picture import GRAINS
+from brewgraph.display.render import SUFFIXES, Shown, find_task, named
 from brewgraph.graph.canonical import prune_to_objective
 from brewgraph.graph.container import GraphInfo, assemble, info, node
 from brewgraph.syntax.parser import parse
 
 
 def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cost: bool = True) -> Shown:
-    """The picture of the graph of the first task, or of `task`: TASK, STAGE or STAGE/TASK. Raises `UsageError`."""
+    """The picture of the graph of the first task, or of `task`: TASK, STAGE or STAGE/TASK.
+
+    Raises `UsageError` for a grain or a task that does not exist.
+    """
+    if grain not in GRAINS:
+        remedy = "; `.save(path)` of the picture writes a file" if str(grain).endswith(tuple(SUFFIXES)) else ""
+        raise UsageError(f"there is no grain `{shortened(str(grain))}`: write `terms` or `nodes`{remedy}")
     name = None if task is None else find_task(task, checked.graphs)
     known: dict[str, Cost | None] = {}
     if cost:

@@ -105,11 +105,13 @@ def describe_model(
     if role == "student" and numbers and not headed and len(source.labels or ()) > 1:
         raise several_outputs(len(source.labels or ()))
     labels = source.labels or (tuple(classes) if role == "student" else None)
+    if source.adapter is not None and source.is_random and source.init is None:
+        message = "an adapter needs pretrained weights: random ones would stay untrained"
+        help = (
+            'name a model with weights: hf("folder", adapter=…)' if source.name is None else "remove `pretrained=false`"
+        )
+        raise SourceFault("B329", message, help=f"{help}, or remove the adapter", field="adapter")
     if source.name is None:
-        if source.adapter is not None and source.init is None:
-            message = "an adapter needs pretrained weights: random ones would stay untrained"
-            help = 'name a model with weights: hf("folder", adapter=…), or remove the adapter'
-            raise SourceFault("B329", message, help=help, field="adapter")
         auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
         tokens = own_tokens(source, folder, inherited)
         config = _config_from_scratch(source, tokens)

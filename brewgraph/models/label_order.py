@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
-from brewgraph.diagnostics import listing
+from brewgraph.diagnostics import few, listing, shortened
 
 Array = np.ndarray
 
@@ -158,7 +158,8 @@ class OrderCheck:
 
     def _permuted(self, best: LabelOrder, what: str) -> LabelOrder:
         names = self.names
-        moved = ", ".join(f"its `{names[i]}` is the data's `{names[j]}`" for i, j in enumerate(best.order) if i != j)
+        pairs = ((shortened(names[i]), shortened(names[j])) for i, j in enumerate(best.order) if i != j)
+        moved = few((f"its `{one}` is the data's `{other}`" for one, other in pairs), _SHOWN)
         listed = dict(zip(self.places or range(len(names)), (names[j] for j in best.order), strict=True))
         shown = ", ".join(json.dumps(listed[i], ensure_ascii=False) for i in sorted(listed))
         message = f"{what} with its classes in another order: {moved}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -190,6 +190,14 @@ def as_loaded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     if (backend := getattr(clean, "backend_tokenizer", None)) is not None:
         _forget_the_last_call(backend)
     return clean
+
+
+def giving(tokenizer: PreTrainedTokenizerBase, names: Iterable[str]) -> PreTrainedTokenizerBase:
+    """A copy that gives these inputs of a model, also once it is saved and loaded."""
+    made = copy.deepcopy(tokenizer)
+    made.model_input_names = list(names)
+    made.init_kwargs["model_input_names"] = list(names)  # what is saved
+    return made
 
 
 def _forget_the_last_call(backend: Tokenizer) -> None:

@@ -310,6 +310,9 @@ def describe_operation(
 ) -> Operation:
     """The operation of a declaration; raises `SourceFault` if it contradicts itself."""
     name = signature.name
+    for key, words in (("same", same), ("also", also)):
+        if isinstance(words, str):
+            raise _fault(name, f"`{key}` is a text", f'write a tuple: `{key}=("{words}",)`')
     pairs: dict[tuple[str, str], str] = {}
     for pair, unit in takes.items():
         sides = [_side(side) for side in pair.split(" -> ")]
@@ -359,8 +362,8 @@ def _describe(
     if known.keys() != options.keys():
         help = f"the signature has {listing(known) or 'none'}, the decorator {listing(options) or 'none'}"
         raise _fault(name, "options and signature differ", help)
-    for key, (kind, words) in options.items():
-        if kind not in KINDS or not words:
+    for key, option in options.items():
+        if isinstance(option, str) or len(option) != 2 or option[0] not in KINDS or not option[1]:
             raise _fault(name, f"`{key}` needs a kind and words", f'write `{key}=("number", "what it is")`')
         if known[key] is inspect.Parameter.empty:
             raise _fault(name, f"`{key}` has no default", f"write `{key}=…` in the signature")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import datasets
 import networkx as nx
@@ -39,7 +40,7 @@ class DataCache:
 
     def __init__(self, builder: SpecBuilder, say: Callable[[str], None] = lambda text: None, *, outlines: bool = False):
         self.builder, self.recipe, self.say, self.outlines = builder, builder.recipe, say, outlines
-        self._encodings: dict[tuple[str, int, bool], Encoding] = {}
+        self._encodings: dict[tuple[Any, ...], Encoding] = {}
         self._splits: dict[tuple[str, str, tuple[int, ...]], datasets.Dataset] = {}
 
     def encodings(
@@ -47,8 +48,9 @@ class DataCache:
     ) -> tuple[list[Encoding], dict[str, str]]:
         """One encoding per distinct tokenizer, and for each model the key of its own.
 
-        Models with one tokenizer get the same tokens, as many as the shortest of them takes, padded on the right unless
-        custom code reads them and its tokenizer pads on the left. `modules` replace the builder's models.
+        Models with one tokenizer get the same tokens, as many as the shortest of them takes, with the token types that
+        any of them takes, padded on the right unless custom code reads them and its tokenizer pads on the left.
+        `modules` replace the builder's models.
         """
         builder, source = self.builder, self.recipe.data[data].source
         module_of = modules or {
@@ -65,10 +67,13 @@ class DataCache:
             limits[fingerprint] = min(limit, limits.get(fingerprint, limit))
         encodings: dict[str, Encoding] = {}
         for name, fingerprint in prints.items():
-            key = (fingerprint, limits[fingerprint], fingerprint in left)
+            alike = [builder.tokenizer(other) for other, of in prints.items() if of == fingerprint]
+            tokenizer = max(alike, key=lambda x: len(x.model_input_names))  # a model takes of its inputs what it knows
+            limit, on_the_left = limits[fingerprint], fingerprint in left
+            key = (fingerprint, limit, on_the_left, *tokenizer.model_input_names)
             if key not in self._encodings:
                 with blaming(self.recipe.models[name]):
-                    self._encodings[key] = Encoding(name, builder.tokenizer(name), *key[1:])
+                    self._encodings[key] = Encoding(name, tokenizer, limit, on_the_left)
             encodings[fingerprint] = encoding = self._encodings[key]
             config = getattr(module_of[name], "config", None)
             if config is not None and getattr(config, "pad_token_id", None) is None:

@@ -25,7 +25,7 @@ from brewgraph.data.encoding.encode import Collator, Encoding, encode
 from brewgraph.data.sources.examples import Examples, facts, open_examples
 from brewgraph.data.sources.labels import NO_LABELS
 from brewgraph.data.sources.tensor_batches import ReadyBatches
-from brewgraph.diagnostics import SourceFault, SpecError, UsageError, listing, suggest
+from brewgraph.diagnostics import MOST_NAMES, SourceFault, SpecError, UsageError, listing, suggest
 from brewgraph.graph.scalars import Horizon
 from brewgraph.models.export_record import restoring
 from brewgraph.models.exported import ExportedModel, load_exported, read_config, readable
@@ -231,7 +231,7 @@ def _unknown_label(source: DataSource, classes: Sequence[str]) -> str:
     known = list(map(str, range(len(classes)))) if counted else classes
     unknown = next((name for name in names if name not in known), None)
     what = "labels" if unknown is None else f"a label `{unknown}`"
-    help = suggest(unknown or "", classes) or f"its classes are {listing(classes)}"
+    help = suggest(unknown or "", classes) or f"its classes are {listing(classes, MOST_NAMES)}"
     return f"`{path}` has {what}{' that' if unknown is None else ', which'} the run does not know: {help}"
 
 

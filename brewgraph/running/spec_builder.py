@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from brewgraph.checking.check import Checked
 from brewgraph.data.batching.order import derive_seed
+from brewgraph.data.encoding.texts import WORDPIECE_INPUTS, train_wordpiece
 from brewgraph.data.sources.examples import Examples, open_examples, texts
 from brewgraph.data.sources.tensor_batches import ReadyBatches, open_batches
 from brewgraph.diagnostics import Diagnostic, RunError, SourceFault, SpecError, UsageError, listing, suggest
@@ -42,7 +43,7 @@ from brewgraph.models.quantizing import check_quantizer
 from brewgraph.models.standby import stand_by
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
-from brewgraph.models.tokenization import load_tokenizer
+from brewgraph.models.tokenization import giving, load_tokenizer
 from brewgraph.ops.python_files import load_declared
 from brewgraph.paths import locate, shown
 from brewgraph.recipe.features import Feature
@@ -213,13 +214,12 @@ class SpecBuilder:
             theirs = self.description(other.name)
             inherits = theirs is not None and theirs.tokens == description.tokens and other.source.spec is not None
             if other.name != name and inherits:
-                return self.tokenizer(other.name)
+                # it was saved with the inputs of that student alone
+                return giving(self.tokenizer(other.name), WORDPIECE_INPUTS)
         read = [d for d in data_used(self.recipe)[name] if not self.recipe.data[d].source.holds_tensors]
         if not read:
             help = "name a tokenizer: `tokenizer=…`, or use batches of tensors and a `vocab_size` that fits them"
             raise SourceFault("B319", f"`{name}` has no tokenizer, and no text to train one on", help=help)
-        from brewgraph.data.encoding.encode import train_wordpiece
-
         return train_wordpiece([text for d in read for text in texts(self.examples(d))], description.tokens.vocab_size)
 
     def reads_tensors_only(self, name: str) -> bool:

@@ -22,9 +22,10 @@ from transformers import PreTrainedModel
 
 from brewgraph.diagnostics import RunError
 from brewgraph.models.adapters import has_adapter, merged, save_adapter
+from brewgraph.models.fake.shapes import accepted
 from brewgraph.models.heads import HeadedModel
 from brewgraph.models.loading import quiet_transformers
-from brewgraph.models.tokenization import as_loaded
+from brewgraph.models.tokenization import as_loaded, giving
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.folder import RunFolder, display_path, replacing, verify, write_checksums
@@ -129,7 +130,7 @@ class State:
 
 def save_student(student: nn.Module, path: Path, tokenizer: Any = None) -> None:
     """Save the student so that plain transformers loads it: a folder for each head, merged weights beside an adapter;
-    a custom module becomes a bare model.safetensors.
+    a custom module becomes a bare model.safetensors. The tokenizer gives the inputs that the student's forward takes.
     """
     whole = merged(student) if has_adapter(student) else student
     with replacing(path) as temporary:
@@ -145,7 +146,9 @@ def save_student(student: nn.Module, path: Path, tokenizer: Any = None) -> None:
             if has_adapter(student):
                 save_adapter(student, temporary / "adapter")
         if tokenizer is not None:
-            tokenizer = as_loaded(tokenizer)
+            taken, takes_any, _ = accepted(whole)
+            names = [name for name in tokenizer.model_input_names if takes_any or name in taken]
+            tokenizer = as_loaded(giving(tokenizer, names))
             for folder in folders:
                 tokenizer.save_pretrained(folder)
 

@@ -16,7 +16,7 @@ from brewgraph.models.capture.capture import Capture
 from brewgraph.recipe.features import Feature
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
-from tests.small import LABELS, WORDS, classifier, save, tokenizer, write_data
+from tests.small import LABELS, WORDS, classifier, save, tokenizer, write_data, write_rows
 
 TURNED = tuple(reversed(LABELS))
 DATA = 'data d = files(train="train.jsonl", text=text, label=label, batch=4, max_length=32)\n'
@@ -160,6 +160,34 @@ def test_vocabularies_of_other_tokenizers_are_a_fault(tmp_path: Path) -> None:
     found = fault(tmp_path, language_spec(tmp_path))
     assert (found.code, found.span.text, found.labels[0].span.text) == ("B223", "small.logits", "big.logits")
     assert "have different tokenizers: one token id stands for two tokens" in found.message
+
+
+def test_many_and_long_classes_are_shortened(folder: Path) -> None:
+    """In all that is said of classes: the first of many, the beginning of long ones; a remedy to copy is whole."""
+    names = tuple(f"{n:02}-{'long' * 30}" for n in range(9))
+    model = classifier(num_labels=9)
+    for name, labels in (("one", names), ("turned", names[::-1])):
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: n for n, label in enumerate(labels)}
+        model.save_pretrained(folder / name)
+        tokenizer().save_pretrained(folder / name)
+    rows = [{"text": f"a tale {n}", "label": names[n % 9]} for n in range(18)]
+    write_rows(folder / "train.jsonl", rows)
+    shown = [f"{name[:59]}…" for name in names]
+    first, last = ", ".join([*shown[:6], "…"]), ", ".join([*shown[:2:-1], "…"])
+    (warning,) = checked(folder, spec("kd(turned.logits -> tiny.logits)", "turned")).warnings
+    assert (warning.code, warning.help) == ("W304", f"no action needed: {last} becomes {first}")
+    text = f'teacher one = hf("one")\nstudent tiny = hf("turned")\n{DATA}loss = kd(one.logits -> tiny.logits)\n'
+    said, _, remedy = fault(folder, text).help.rpartition(": ")
+    assert said == f"`one`: {first}; `tiny`: {last}: give the data the model's order"
+    assert remedy == f"classes=[{', '.join(f'{chr(34)}{name}{chr(34)}' for name in names[::-1])}]"
+    found = fault(folder, f"{spec('kd(one.logits -> tiny.logits)', 'one')}x = {'y' * 1000}\n")
+    assert found.message == f"there is no `{'y' * 59}…`"
+    found = fault(folder, f"{spec('kd(one.logits -> tiny.logits)', 'one')}x = d.column\n")
+    assert found.help == "the columns are `text` and `label`"
+    write_rows(folder / "train.jsonl", [row | {f"c{n}": n for n in range(20)} for row in rows])
+    found = fault(folder, f"{spec('kd(one.logits -> tiny.logits)', 'one')}x = d.absent\n")
+    assert found.help.endswith("`c8`, `c9` and 10 more")
 
 
 def test_the_remedy_for_two_orders_is_the_students(folder: Path) -> None:

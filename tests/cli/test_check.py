@@ -161,7 +161,7 @@ def test_data_that_cannot_be_read_is_a_fault_of_the_spec(tmp_path: Path):
         result = command("check", *options, str(spec))
         assert result.exit_code == 1
         assert "error[B404]: `text` in row 17 of `train.jsonl` is missing" in result.stdout
-        assert result.stdout.endswith(f"{spec}: 1 error\n")
+        assert result.stdout.endswith(f"{spec}: 1 error; more: brewgraph explain B404\n")
 
 
 def test_a_teacher_of_another_spec_that_cannot_be_reached(tmp_path: Path):

@@ -144,6 +144,14 @@ def test_rename_changes_every_use(client: Client, text: str):
     assert [(e["range"]["start"]["line"], e["newText"]) for e in edits] == [(2, "tau"), (9, "tau")]
 
 
+def test_rename_leaves_the_source_alone(client: Client, text: str):
+    """`data files = files(…)`: the declaration and its uses; the source is no name to rename."""
+    client.change(NAME, changed := text.replace("rows ", "files ").replace("rows.", "files."))
+    edits = client.ask("rename", NAME, place(changed, "data file"), newName="x")["changes"][client.uri(NAME)]
+    assert [e["range"]["start"] for e in edits] == [{"line": 7, "character": 5}, {"line": 10, "character": 12}]
+    assert client.ask("prepareRename", NAME, place(changed, "= file")) is None
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

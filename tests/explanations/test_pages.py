@@ -23,6 +23,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.explanations import CODES, Example, explained, page_of
 from brewgraph.source import Source
 from tests.data.texts import byte_level, spaced_bytes
+from tests.faults.meaning import add_files
 from tests.faults.world import LOSS, TINY, add_model, make_world
 
 DECLARATIONS = {
@@ -54,6 +55,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     byte_level(["word here there"], 300).save_pretrained(folder / "bytes")
     spaced_bytes().save_pretrained(folder / "spaced")
+    (folder / "distances.brew").write_text("far(a, b) = mse(a -> b)\n")
+    add_files(folder)
     add_odd_models(folder)
     add_odd_data(folder)
     return folder

@@ -280,7 +280,9 @@ def test_what_the_options_exclude(run: Path, exported: Path, tmp_path: Path) -> 
     assert "int8-static needs `--to onnx or openvino`" in refused(
         str(run), "--to", "torch", "--precision", "int8-static"
     )
-    assert "add that, or remove it" in refused(str(run), "--calibration", "train")
+    for option, value in (("--calibration", "train"), ("--rows", "8")):
+        line = refused(str(run), "--precision", "int8-dynamic", option, value)
+        assert line == f"{option} is of no use without `--precision int8-static`: add that, or remove it"
     two = ("--precision", "fp32", "--precision", "fp16", "--out", str(tmp_path / "x"))
     assert "export one precision at a time" in refused(str(run), *two)
     (tmp_path / "full").mkdir()

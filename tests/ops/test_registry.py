@@ -173,6 +173,23 @@ def test_a_declaration_that_contradicts_itself_is_refused(
     assert "nonsense" not in OPERATIONS
 
 
+@pytest.mark.parametrize("name", ["same", "also"])
+def test_a_text_is_no_tuple_of_words(name: str) -> None:
+    """`same=("width")` is a text: its letters are no axes."""
+    words: Any = {name: "width"}
+    with pytest.raises(SourceFault) as caught:
+        operation(takes={"logits -> logits": "example"}, source="none", T=("number", "t"), **words)(nonsense)
+    assert caught.value.message == f"invalid declaration of `nonsense`: `{name}` is a text"
+    assert caught.value.help == f'write a tuple: `{name}=("width",)`'
+    assert "nonsense" not in OPERATIONS
+
+
+@pytest.mark.parametrize("option", ["number", ("number",), ("number", "t", 1)])
+def test_an_option_is_a_kind_and_words(option: Any) -> None:
+    with pytest.raises(SourceFault, match="`T` needs a kind and words"):
+        operation(takes={"logits -> logits": "example"}, source="none", T=option)(nonsense)
+
+
 def test_words_and_defaults_are_needed() -> None:
     """A docstring, and a default for every option."""
 

@@ -272,6 +272,17 @@ def test_rows_that_are_not_encoded(spec: Path) -> None:
         bg.load(spec).collator()([{"text": "the best of times"}])
 
 
+def test_a_batch_needs_rows(spec: Path) -> None:
+    """An empty list, and columns in place of rows, are no batch: each with the remedy."""
+    recipe = bg.load(spec)
+    collate, rows = recipe.collator(), recipe.dataloaders()["train"].dataset
+    with pytest.raises(ValueError, match="there are no rows to make a batch of: skip empty batches"):
+        collate([])
+    with pytest.raises(ValueError, match=r"got a dictionary of columns: give `\[dataset\[n\] for n in range\(8\)\]`"):
+        collate(rows[:2])
+    assert len(collate([rows[n] for n in range(2)])["index"]) == len(collate(rows.select(range(2)))["index"]) == 2
+
+
 def test_a_batch_without_a_field_points_to_the_collator(spec: Path) -> None:
     """Labels or inputs that are missing are named, with who makes whole batches."""
     recipe = bg.load(spec)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import brewgraph as bg
 from brewgraph.checking.check import Checked, check, read_spec
@@ -14,7 +15,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.tokenization import tokenizer_fingerprint
 from brewgraph.running.spec_builder import SpecBuilder
 from tests.data.texts import byte_level, spaced_bytes
-from tests.small import save, write_data
+from tests.small import save, write_data, write_rows
 
 DATA = 'data d = files(train="train.jsonl", batch=4, max_length=16)\n'
 SCRATCH = "hf(model_type='bert', hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8{more})"
@@ -191,3 +192,68 @@ def test_a_tokenizer_that_a_finished_teacher_trained(tmp_path: Path, path: str, 
         lent = {path.parent.parent.name[0]: path.read_text() for path in bank.glob("runs/*/student/tokenizer.json")}
         assert json.loads(own)["model"] == json.loads(lent["b" if "two" in tokenizer else "a"])["model"]
         assert "zebra" not in json.loads(own)["model"]["vocab"]
+
+
+KINDS = {
+    "bert": "model_type='bert', hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8",
+    "distilbert": "model_type='distilbert', dim=8, n_layers=1, n_heads=2, hidden_dim=8",
+    "llama": "model_type='llama', hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8",
+    "qwen2": "model_type='qwen2', hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2",
+}
+
+
+def trained(folder: Path, text: str, name: str = "spec") -> Path:
+    """The student's folder after one step."""
+    spec = folder / f"{name}.brew"
+    spec.write_text(f"{text.replace(chr(39), chr(34))}train {{ steps = 1 }}\n")
+    return Path(bg.run(spec).folder) / "student"
+
+
+@pytest.mark.filterwarnings("ignore::brewgraph.BrewWarning")
+@pytest.mark.parametrize("lent", ["", "teacher t = hf('one')\n"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_tokenizer_gives_what_its_model_takes(world: Path, kind: str, lent: str) -> None:
+    """Whether the data or a BERT lent it: `model(**tokenizer(text))` runs in plain transformers."""
+    loss = "loss = ce(d.labels -> s.logits)" + (" + kd(t.logits -> s.logits)\n" if lent else "\n")
+    folder = trained(world, f"{lent}student s = hf({KINDS[kind]})\n{DATA}{loss}")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    inputs = tokenizer("a b", "tale", return_tensors="pt")
+    assert ("token_type_ids" in inputs) == (kind == "bert")
+    assert model(**inputs).logits.shape == (1, 3)
+
+
+@pytest.mark.filterwarnings("ignore::brewgraph.BrewWarning")
+def test_heads_are_saved_with_a_tokenizer_of_their_trunk(world: Path) -> None:
+    """Each in its own folder, with the inputs of the trunk."""
+    folder = trained(
+        world,
+        f"student s = hf({KINDS['distilbert']}) {{ head mood = sequence_classifier() }}\n{DATA}"
+        "loss = ce(d.labels -> s.mood.logits)\n",
+    )
+    inputs = AutoTokenizer.from_pretrained(folder / "mood")("a b", return_tensors="pt")
+    assert set(inputs) == {"input_ids", "attention_mask"}
+    assert AutoModelForSequenceClassification.from_pretrained(folder / "mood")(**inputs).logits.shape == (1, 3)
+
+
+@pytest.mark.filterwarnings("ignore::brewgraph.BrewWarning")
+@pytest.mark.parametrize("teacher", ["hf('runs/student', tokenizer='runs/student')", "brew('first.brew')"])
+def test_token_types_go_to_whoever_takes_them(world: Path, teacher: str) -> None:
+    """A BERT beside a DistilBERT with its tokenizer knows which of a pair's texts a token is in."""
+    rows = [{"a": "a tale", "b": "of cities", "label": label} for label in ("bad", "good") * 4]
+    write_rows(world / "pairs.jsonl", rows)
+    pairs = DATA.replace("train.jsonl", "pairs.jsonl").replace("batch=4", "batch=4, text=[a, b]")
+    first = trained(world, f"student t = hf({KINDS['distilbert']})\n{pairs}loss = ce(d.labels -> t.logits)\n", "first")
+    (world / "runs" / "student").symlink_to(first)
+    own = "" if "brew(" in teacher else ", tokenizer='one'"
+    if own:  # of the same vocabulary, as the checkpoints of BERT and DistilBERT on the hub
+        for file in first.glob("*token*"):
+            (world / "one" / file.name).write_bytes(file.read_bytes())
+        written = json.loads((world / "one" / "tokenizer_config.json").read_text())
+        written["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+        (world / "one" / "tokenizer_config.json").write_text(json.dumps(written))
+    text = f"teacher t = {teacher}\nstudent s = hf({KINDS['bert']}{own})\n{pairs}loss = kd(t.logits -> s.logits)\n"
+    (world / "second.brew").write_text(text.replace("'", '"'))
+    batch = next(iter(bg.load(world / "second.brew").dataloaders()["train"]))
+    assert batch["token_type_ids"].max() == 1
+    assert set(batch) >= {"input_ids", "attention_mask", "labels"}

@@ -74,6 +74,12 @@ class Collator:
         self.epoch = epoch if self.training else 0
 
     def __call__(self, rows: Rows) -> dict[str, Any]:
+        """A batch of these rows. Raises `ValueError` where there are none, or columns in their place."""
+        if isinstance(rows, Mapping):
+            remedy = "`[dataset[n] for n in range(8)]`, or `dataset.select(range(8))`"
+            raise ValueError(f"a batch is made of a list of rows, got a dictionary of columns: give {remedy}")
+        if not len(rows):
+            raise ValueError("there are no rows to make a batch of: skip empty batches, or sample at least one row")
         views = {encoding.key: self._view(encoding, rows) for encoding in self.encodings}
         several = {**views, **{name: views[key] for name, key in self.aliases.items()}}
         batch: dict[str, Any] = several if len(views) > 1 else dict(*views.values())

@@ -77,6 +77,10 @@ def require_mask(tokenizer: PreTrainedTokenizerBase) -> None:
         raise SourceFault("B407", message, help=help, field="mask")
 
 
+WORDPIECE_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+"""What a tokenizer that is trained on the data gives a model that takes all of it, as BERT does."""
+
+
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A lower-case WordPiece tokenizer in BERT's manner, its vocabulary learnt from `texts`.
 
@@ -102,7 +106,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        model_input_names=list(WORDPIECE_INPUTS),
     )
 
 

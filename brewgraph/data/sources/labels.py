@@ -13,15 +13,12 @@ import datasets
 from datasets.features.features import FeatureType
 
 from brewgraph.data.sources.rows import Split, value_text
-from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.diagnostics import MOST_NAMES, SourceFault, few, listing, shortened, suggest
 from brewgraph.recipe.label_types import LabelType
 from brewgraph.recipe.settings.data_sources import DataSource
 
 Label = str | int | float
 """A label as its source holds it; truth values are `int`."""
-
-_SHOWN = 12
-"""How many classes a help text lists at most."""
 
 _MOST = 1_000_000
 """Classes that a column of numbers may make; more are no classes but identifiers."""
@@ -201,8 +198,8 @@ def put_in_order(classes: Classes, asked: Sequence[str] | None) -> Classes:
 
 
 def _left_out(missing: Sequence[str], names: Sequence[str]) -> SourceFault:
-    message = f"`classes` leaves out {listing(missing, _SHOWN)}, which training rows have"
-    help = f"name every class; the data's are {listing(names, _SHOWN)}"
+    message = f"`classes` leaves out {listing(missing, MOST_NAMES)}, which training rows have"
+    help = f"name every class; the data's are {listing(names, MOST_NAMES)}"
     return SourceFault("B403", message, help=help, field="classes")
 
 
@@ -288,13 +285,13 @@ def places_of(names: Sequence[str]) -> dict[str, int]:
 
 
 def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    return few((f'"{shortened(name)}"' for name in names), MOST_NAMES)
 
 
 def unknown_class(what: str, value: object, classes: Sequence[str], field: str = "label") -> SourceFault:
     """The fault of a label that no training row has; `what` names its place."""
     guess = suggest(value, classes) if isinstance(value, str) else ""
-    help = f"{guess} the classes are {listing(classes, _SHOWN)}".strip()
+    help = f"{guess} the classes are {listing(classes, MOST_NAMES)}".strip()
     return SourceFault("B403", f"{what} is {value_text(value)}, which no training row has", help=help, field=field)
 
 
@@ -495,7 +492,8 @@ def weights_of_classes(source: DataSource, train: Sequence[int], classes: Sequen
         return [len(train) / (len(classes) * counts[n]) if counts[n] else 1.0 for n in range(len(classes))]
     if len(asked) != len(classes):
         message = f"there are {len(asked)} weights for {len(classes)} classes"
-        raise SourceFault("B403", message, help=f"one for each, in the order {listing(classes)}", field="class_weights")
+        help = f"one for each, in the order {listing(classes, MOST_NAMES)}"
+        raise SourceFault("B403", message, help=help, field="class_weights")
     return list(asked)
 
 

@@ -27,7 +27,7 @@ import pyarrow.compute
 from pyarrow import parquet
 
 from brewgraph.data.sources.reader import Contents, DataFacts, facts, read, stamp
-from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.diagnostics import MOST_NAMES, SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby, no_path, shown
 from brewgraph.recipe.settings.data_sources import Conll, Files, Hub, Squad, Text
 from brewgraph.recipe.tag_schemes import OUTSIDE, find_scheme
@@ -75,7 +75,7 @@ class Split:
         """Raise `SourceFault` B402 for a column that is missing, B411 for one whose name occurs twice."""
         names = self.rows.column_names
         if column not in names:
-            help = f"{suggest(column, names)} the columns are {listing(names)}{remedy}".strip()
+            help = f"{suggest(column, names)} the columns are {listing(names, MOST_NAMES)}{remedy}".strip()
             message = f"{self.place} has no column `{column}`"
             raise SourceFault("B402", message, help=self.separator_help or help, field=field)
         if column in self.twice:
@@ -302,7 +302,7 @@ def _read_hub(source: Hub, folder: Path, _stamp: object) -> dict[str, Split]:
             if base not in available:
                 if field == "dev" and "dev" not in source.model_fields_set:
                     continue  # nobody asked for the default by name
-                help = f"{suggest(base, available)} the splits are {listing(available)}".strip()
+                help = f"{suggest(base, available)} the splits are {listing(available, MOST_NAMES)}".strip()
                 raise SourceFault("B401", f"`{name}` has no split `{base}`", help=help, field=field)
             place = f"split `{wanted}` of `{name}`"
             try:
@@ -310,7 +310,9 @@ def _read_hub(source: Hub, folder: Path, _stamp: object) -> dict[str, Split]:
             except ValueError as error:
                 if _is_empty(error):
                     raise no_rows(place, field) from error
-                help = f"name a split, or a part of one as `{base}[:10%]`: the splits are {listing(available)}"
+                help = (
+                    f"name a split, or a part of one as `{base}[:10%]`: the splits are {listing(available, MOST_NAMES)}"
+                )
                 raise SourceFault("B401", f"there is no {place}: {_cause(error)}", help=help, field=field) from error
             read[field] = Split(rows, place, typed=not getattr(builder.config, "converters", None))
         return read
@@ -346,7 +348,7 @@ def _builder(source: Hub, folder: Path, cache: str) -> datasets.DatasetBuilder:
         if available:
             names = re.findall(r"'([^']+)'", available.group(0))
             message = f"there is no subset `{subset}` in `{name}`" if subset else f"`{name}` has several subsets"
-            help = f"{suggest(subset or '', names)} the subsets are {listing(names)}".strip()
+            help = f"{suggest(subset or '', names)} the subsets are {listing(names, MOST_NAMES)}".strip()
             raise SourceFault("B402", message, help=help, field="subset") from error
         if local:
             message = f"the folder `{name}` cannot be read as a data set: {_cause(error)}"
@@ -608,7 +610,8 @@ def _csv_layout(path: Path, suffix: str, field: str, quoted: bool) -> tuple[dict
     # pandas takes surplus fields for names of rows, and shifts the others
     if not isinstance(head.index, pandas.RangeIndex):
         message = f"`{path.name}` has more fields in row 1 than names in its header"
-        help = f"name every column in the header, and {_quoting(quoted)}: the header is {listing(head.columns)}"
+        there = f"the header is {listing(head.columns, MOST_NAMES)}"
+        help = f"name every column in the header, and {_quoting(quoted)}: {there}"
         raise SourceFault("B404", message, help=help, field=field)
     names = pandas.read_csv(path, nrows=1, header=None, dtype=str, na_filter=False, **layout).iloc[0].tolist()
     features = datasets.Features({column: datasets.Value("string") for column in head.columns})

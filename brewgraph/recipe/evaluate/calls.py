@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from brewgraph.diagnostics import listing, suggest
+from brewgraph.diagnostics import MOST_NAMES, listing, suggest
 from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, DeclaredTransform, Operation, is_row
 from brewgraph.ops.alone import ALONE
 from brewgraph.ops.registry import refusal
@@ -35,6 +35,11 @@ FUNCTIONS = {
     **{name: x.summary for name, x in ALONE.items()},
 }
 """What each function across lists or of one value does."""
+
+
+def is_of_the_language(name: str) -> bool:
+    """Whether a call of this name is one of an operation or a function, whatever value of a spec is called so."""
+    return any(name in x for x in (OPERATIONS, TRANSFORMS, SCHEDULES, ACROSS, ALONE, LATER, TEMPERATURES))
 
 
 def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Evaluated:
@@ -97,7 +102,7 @@ def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str |
         return _own_function(e, value, value.functions[function.name], call, side)
     if isinstance(value, Scope) and function.name not in value.statements:
         known = [*value.functions, *value.statements]
-        help = suggest(function.name, known) or f"it has {listing(known)}"
+        help = suggest(function.name, known) or f"it has {listing(known, MOST_NAMES)}"
         raise e.fault("B101", f"`{word}` has no function `{function.name}`", place, help=help)
     return _model_on_input(e, e.evaluate(function, side), call)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from brewgraph.diagnostics import Label, listing, suggest
+from brewgraph.diagnostics import MOST_NAMES, Label, listing, shortened, suggest
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FEATURE_KINDS, Evaluator
 from brewgraph.recipe.evaluate.scope import wrong_place
@@ -291,7 +291,7 @@ def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
 
 def _declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
     """A data set, or several joined by `+`."""
-    parts = _addends(s.source)
+    parts = addends(s.source)
     forms = "write `data both = a + b`, or sources: `files(…) + files(…)`"
     wrong = next((p for p in parts if isinstance(p, t.Binary | t.List | t.Tuple)), None)
     if wrong is not None:
@@ -323,9 +323,10 @@ def _declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
     return v.DataDeclaration(name, Join(parts=tuple(joined)), span=s.source.span, places={})
 
 
-def _addends(x: t.Expression) -> list[t.Expression]:
+def addends(x: t.Expression) -> list[t.Expression]:
+    """The parts of `a + b + c`."""
     if isinstance(x, t.Binary) and x.operator == "+":
-        return [*_addends(x.left), *_addends(x.right)]
+        return [*addends(x.left), *addends(x.right)]
     return [x]
 
 
@@ -356,7 +357,7 @@ def _setting(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) 
         known = e.current.known_names()
         near = suggest(words[0], known) if x.span.text == words[0] else ""
         if key not in settings.model_fields and not near and known:  # a number just as well
-            near = f"the spec has {listing(known)};"
+            near = f"the spec has {listing(known, MOST_NAMES)};"
         help = f"{near} strings need quotes: {_quoted(x)}".strip()
         raise e.fault("B101", f"there is no `{words[0]}`", x.span, help=help)
     value = e.evaluate(x)
@@ -463,6 +464,6 @@ def evaluate_param(e: Evaluator, s: t.Param, params: Mapping[str, object]) -> Ev
     if wanted is int and s.type is None and isinstance(value, float):
         return value
     if wanted is not None and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
-        message = f"the param `{s.name}` must be {wanted.__name__}, got {value!r}"
+        message = f"the param `{s.name}` must be {wanted.__name__}, got {shortened(repr(value))}"
         raise e.fault("B109", message, s.name_span, help="correct the value, or the param's type")
     return value

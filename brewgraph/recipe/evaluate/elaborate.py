@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import get_args
 
-from brewgraph.diagnostics import Collector, listing, suggest
+from brewgraph.diagnostics import MOST_NAMES, Collector, listing, suggest
 from brewgraph.ops import PROJECTIONS, TEMPERATURES
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.calls import check_function, evaluate_call
@@ -237,7 +237,7 @@ class _Elaboration(Evaluator):
             if name not in known:
                 place = Span(self.source, 0, min(1, len(self.source.text)))
                 add = from_outside(name) or f"add `param {name} = …`"
-                help = suggest(name, known) or (f"it has {listing(known)}; {add}" if known else add)
+                help = suggest(name, known) or (f"it has {listing(known, MOST_NAMES)}; {add}" if known else add)
                 self.collector.add("B106", f"the spec has no param `{name}` to set", place, help=help)
 
     def _check_roles(self) -> None:

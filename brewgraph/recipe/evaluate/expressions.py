@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from brewgraph.diagnostics import Collector, Label, SourceFault, listing, suggest
+from brewgraph.diagnostics import MOST_NAMES, Collector, Label, SourceFault, listing, suggest
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.joining import combine
 from brewgraph.recipe.evaluate.scope import IN_TEXT, LATER, Library, Scope, wrong_place
@@ -219,7 +219,7 @@ class Evaluator:
         if help := wrong_place(name):
             raise self.fault("B102", f"`{name}` is not a value", place, help=help)
         known = self.current.known_names()
-        there = f"the spec has {listing(known)}" if known else "define it: `let NAME = …`"
+        there = f"the spec has {listing(known, MOST_NAMES)}" if known else "define it: `let NAME = …`"
         roles = [s.name for s in self.root.statements.values() if isinstance(s, t.Model) and s.role == name]
         if roles:
             there = f"the {name} here is called {listing(roles)}"
@@ -242,7 +242,7 @@ class Evaluator:
         statement = scope.statements.get(name)
         if statement is None:
             known = [*scope.statements, *scope.inner]
-            help = suggest(name, known) or (f"it has {listing(known)}" if known else "it defines no names")
+            help = suggest(name, known) or (f"it has {listing(known, MOST_NAMES)}" if known else "it defines no names")
             if name in scope.functions:
                 help = f"it is a function: call it, `{scope.path[-1]}.{name}(…)`"
             raise self.fault("B101", f"`{scope.path[-1]}` has no `{name}`", place, help=help)
@@ -270,7 +270,9 @@ class Evaluator:
             names = scope.data
             if len(names) > 1:
                 which = f"name the model's input: `{place.text.split('.')[0].split('(')[0]}({names[0]}).…`"
-                raise self.fault("B112", f"there are several data sets here: {listing(names)}", place, help=which)
+                raise self.fault(
+                    "B112", f"there are several data sets here: {listing(names, MOST_NAMES)}", place, help=which
+                )
             if names:
                 value = self.value_inside(scope, names[0], place)
                 assert isinstance(value, v.DataDeclaration)

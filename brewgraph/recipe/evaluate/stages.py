@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Literal, get_args, get_origin
 
-from brewgraph.diagnostics import Label, listing, suggest
+from brewgraph.diagnostics import MOST_NAMES, Label, listing, suggest
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.declare import Written, configure, constant, settle, unknown_setting
 from brewgraph.recipe.evaluate.expressions import Evaluator
@@ -141,6 +141,10 @@ def _may_learn(x: Value, students: set[str]) -> bool:
     return is_open or (isinstance(x, v.Take) and x.model in students)
 
 
+SIZES = ("size", "batches")
+"""What the law of a `sample` may ask of a task."""
+
+
 # ── how tasks are drawn ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -162,7 +166,7 @@ def _sample(e: Evaluator, scope: Scope, tasks: list[str]) -> Sample | None:
         raise e.fault("B116", f"the task `{twice}` is given twice", sample.tasks.span, help=help)
     missing = [task for task in tasks if task not in listed]
     if missing:
-        message = f"{listing(missing)} {'is' if len(missing) == 1 else 'are'} never drawn"
+        message = f"{listing(missing, MOST_NAMES)} {'is' if len(missing) == 1 else 'are'} never drawn"
         raise e.fault("B116", message, sample.tasks.span, help=f"write `sample [{', '.join(tasks)}]`")
     try:
         order, floor = _options(e, sample, tasks)
@@ -180,10 +184,10 @@ def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, .
         listed = value if isinstance(value, tuple) else (value,)
         words = [(word if isinstance(word, str) else "", x.span) for word in listed]
     if not words:
-        raise e.fault("B116", "this names no task", x.span, help=f"the tasks are {listing(tasks)}")
+        raise e.fault("B116", "this names no task", x.span, help=f"the tasks are {listing(tasks, MOST_NAMES)}")
     for word, place in words:
         if word not in tasks:
-            help = suggest(word, tasks) or f"the tasks are {listing(tasks)}"
+            help = suggest(word, tasks) or f"the tasks are {listing(tasks, MOST_NAMES)}"
             raise e.fault("B116", f"there is no task `{word or place.text}` here", place, help=help)
     return tuple(word for word, _ in words)
 
@@ -215,7 +219,9 @@ def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[st
         place = next(option.span for option in sample.options if option.name == "floor")
         raise e.fault("B116", "an order excludes a random draw", place, help="remove `floor` or `order`")
     if order and (lost := [task for task in tasks if task not in order]):
-        raise e.fault("B116", f"{listing(lost)} is missing from this order", sample.span, help="name every task")
+        raise e.fault(
+            "B116", f"{listing(lost, MOST_NAMES)} is missing from this order", sample.span, help="name every task"
+        )
     return order, floor
 
 
@@ -224,7 +230,7 @@ def _law(e: Evaluator, scope: Scope, sample: t.Sample) -> Value:
     place = sample.law.span if sample.law is not None else sample.span
     if sample.law is None:
         return v.Number("number", 1.0, span=place)
-    known = {word: v.Symbol("number", word, span=place) for word in ("size", "batches")}
+    known = {word: v.Symbol("number", word, span=place) for word in SIZES}
     with e.inside(Scope("call", scope.path, scope, scope.source, values=dict(known))):
         value = e.evaluate(sample.law)
     law = v.as_value(value, place)
