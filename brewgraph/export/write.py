@@ -123,6 +123,7 @@ def export_student(
                     versions=_versions(options.target),
                     task=task.name,
                     run=_origin(run, task),
+                    max_length=student.encoding.max_length,
                 )
                 size = sum(x.stat().st_size for x in temporary.glob("model.*"))
                 _write_beside(task, temporary)
@@ -368,7 +369,9 @@ def _readme(record: ExportRecord) -> str:
     module = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}[record.target]
     names = ", ".join(f'"{name}"' for name in record.inputs)
     texts = (
-        f'encoded = AutoTokenizer.from_pretrained(".")(["a text"], return_tensors="{tensors}")\n'
+        'tokenizer = AutoTokenizer.from_pretrained(".")\n'
+        f'cut = {{"truncation": True, "max_length": {record.max_length}}}\n'
+        f'encoded = tokenizer(["a text"], return_tensors="{tensors}", **cut)\n'
         f"inputs = {{name: encoded[name] for name in ({names},)}}"
     )
     labels = f"\nThe last axis of `logits` follows the labels {listing(record.labels)}.\n" if record.labels else ""
