@@ -43,6 +43,7 @@ from brewgraph.running.predict import (
 from brewgraph.running.run_faults import unwritten
 from brewgraph.training.evaluation import model_inputs, own_view
 from brewgraph.training.folder import display_path, json_text, replacing, write_text
+from brewgraph.training.lock import is_owned, locked
 
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
 """The name of a target's file."""
@@ -447,12 +448,16 @@ def _scratch(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
-    """`replacing`, without the unfinished folder after an error."""
+    """`replacing`, without the unfinished folder after an error. Raises `RunError` if another process writes there."""
+    unfinished = folder.with_name(f".{folder.name}.part")
+    if is_owned(unfinished):
+        where = display_path(folder)
+        raise RunError(f"another process is writing `{where}`: wait for it, or choose another folder with --out")
     try:
-        with replacing(folder) as temporary:
+        with replacing(folder) as temporary, locked(temporary, lambda text: None):
             yield temporary
     except BaseException:
-        shutil.rmtree(folder.with_name(f".{folder.name}.part"), ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ from brewgraph.recipe.label_types import CLASS, NONE, SPANS, TAGS
 from brewgraph.running.finished import open_run
 from brewgraph.running.predict import labelled_rows, load_student, load_unscored_student, score
 from brewgraph.training.folder import RunFolder
+from brewgraph.training.lock import locked
 from tests.cli.tiny import command
 from tests.export.kinds import finished, record, write_spec
 from tests.small import save
@@ -165,6 +167,22 @@ def test_a_student_with_an_adapter_is_exported_merged(tmp_path: Path, target: st
         logits = one(**inputs).logits
         assert torch.allclose(other(**inputs).logits, logits, atol=1e-5)
         assert not torch.allclose(base(**inputs).logits, logits, atol=1e-3)
+
+
+def test_two_exports_to_one_folder_do_not_mix(run: Path, tmp_path: Path) -> None:
+    """The second one ends in a line, and the first one's files stay. What a killed one left is no obstacle."""
+    out = tmp_path / "served"
+    (part := tmp_path / ".served.part").mkdir()
+    with locked(part, lambda text: None):
+        result = command("export", str(run), "-q", "--to", "torch", "--out", str(out))
+        assert part.is_dir()
+    assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
+    assert f"{out.name}`: wait for it, or choose another folder with --out" in result.stderr
+    (part / ".lock").write_text(json.dumps({"host": socket.gethostname(), "process": 2**22 + 1, "started": 1.0}))
+    result = command("export", str(run), "-q", "--to", "torch", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["served"]
+    assert not (out / ".lock").exists()
 
 
 def test_each_precision_says_what_it_changes(run: Path, exported: Path) -> None:
