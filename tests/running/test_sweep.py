@@ -169,6 +169,14 @@ def test_a_failed_run_ends_no_other_and_finished_runs_are_found(spec: Path, monk
     assert again.runs[0].table == result.runs[0].table
 
 
+def test_a_run_has_a_name_where_no_param_varies(spec: Path):
+    """The params of the one point, or else the spec."""
+    said: list[str] = []
+    sweep(Work(Source.read(spec)), {"T": (2,)}, say=said.append)
+    sweep(Work(Source.read(spec)), {}, say=said.append)
+    assert [line.partition(": accuracy")[0] for line in said] == ["1 of 1: T=2", "1 of 1: student"]
+
+
 def command(spec: Path, *options: str, **of_process: Any) -> subprocess.Popen[str]:
     """A sweep in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
