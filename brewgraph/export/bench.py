@@ -34,6 +34,7 @@ from brewgraph.running.run_identity import finished_teachers
 from brewgraph.running.spec_builder import SpecBuilder, models_of
 from brewgraph.running.timing import TimedBatch, per_sentence, take_turns
 from brewgraph.training.evaluation import model_inputs, own_view
+from brewgraph.training.folder import put_back
 from brewgraph.training.work import in_order
 
 BUCKETS = (16, 32, 64, 128, 256, 512)
@@ -225,21 +226,19 @@ def _candidates(
             except BrewError as error:
                 left_out |= dict.fromkeys(teachers, _reason(error))
         loaders[task.key] = partial(_student, task, device)
-        for folder in sorted(run.folder.exports.glob(f"*/{EXPORT_RECORD}")):
-            name = folder.parent.name
-            if name.startswith("."):
-                continue
+        for folder in run.folder.exported():
             try:
-                record = read_record(folder.parent)
+                record = read_record(folder)
             except UsageError as error:
-                left_out[name] = str(error)
+                left_out[folder.name] = str(error)
                 continue
             if record is not None and record.task == task.name:
-                loaders[name] = partial(_exported, task, folder.parent, options)
+                loaders[folder.name] = partial(_exported, task, folder, options)
     if not options.models:
         return loaders, left_out
     wanted: dict[str, Callable[[], _Loaded]] = {}
     for name in options.models:
+        put_back(Path(name))
         if name in loaders:
             wanted[name] = loaders[name]
         elif name in left_out:

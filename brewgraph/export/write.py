@@ -43,6 +43,7 @@ from brewgraph.running.predict import (
 from brewgraph.running.run_faults import unwritten
 from brewgraph.training.evaluation import model_inputs, own_view
 from brewgraph.training.folder import display_path, json_text, replacing, write_text
+from brewgraph.training.lock import is_owned, locked
 
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
 """The name of a target's file."""
@@ -123,6 +124,7 @@ def export_student(
                     versions=_versions(options.target),
                     task=task.name,
                     run=_origin(run, task),
+                    max_length=student.encoding.max_length,
                 )
                 size = sum(x.stat().st_size for x in temporary.glob("model.*"))
                 _write_beside(task, temporary)
@@ -368,7 +370,9 @@ def _readme(record: ExportRecord) -> str:
     module = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}[record.target]
     names = ", ".join(f'"{name}"' for name in record.inputs)
     texts = (
-        f'encoded = AutoTokenizer.from_pretrained(".")(["a text"], return_tensors="{tensors}")\n'
+        'tokenizer = AutoTokenizer.from_pretrained(".")\n'
+        f'cut = {{"truncation": True, "max_length": {record.max_length}}}\n'
+        f'encoded = tokenizer(["a text"], return_tensors="{tensors}", **cut)\n'
         f"inputs = {{name: encoded[name] for name in ({names},)}}"
     )
     labels = f"\nThe last axis of `logits` follows the labels {listing(record.labels)}.\n" if record.labels else ""
@@ -444,12 +448,16 @@ def _scratch(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
-    """`replacing`, without the unfinished folder after an error."""
+    """`replacing`, without the unfinished folder after an error. Raises `RunError` if another process writes there."""
+    unfinished = folder.with_name(f".{folder.name}.part")
+    if is_owned(unfinished):
+        where = display_path(folder)
+        raise RunError(f"another process is writing `{where}`: wait for it, or choose another folder with --out")
     try:
-        with replacing(folder) as temporary:
+        with replacing(folder) as temporary, locked(temporary, lambda text: None):
             yield temporary
     except BaseException:
-        shutil.rmtree(folder.with_name(f".{folder.name}.part"), ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 

@@ -29,7 +29,8 @@ class ExportRecord:
     padding, None if it is not known. `labels` are the classes in the order of the logits. `scores` have the metrics
     before and after on `examples` of the split or file `data` (empty without labels); `difference` is the largest
     absolute difference of an output there. `calibration` counts the rows that ranges of activations come from. `run` is
-    what `open_run` needs: the spec's text, its folder, params and tasks.
+    what `open_run` needs: the spec's text, its folder, params and tasks. `max_length` is the number of tokens to which
+    the student's texts are cut, None in a record of an earlier version.
     """
 
     target: str
@@ -49,6 +50,7 @@ class ExportRecord:
     versions: Mapping[str, str]
     task: str
     run: Mapping[str, Any]
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs", "labels"):  # in a file, tuples are lists
@@ -74,6 +76,7 @@ def read_record(folder: Path) -> ExportRecord | None:
 
     try:
         content: Any = read_json(path)
+        content.setdefault("max_length", None)
         known = {field.name: content[field.name] for field in fields(ExportRecord)}
         known["difference"] = _number(known["difference"])
         known["scores"] = {when: {k: _number(x) for k, x in own.items()} for when, own in known["scores"].items()}

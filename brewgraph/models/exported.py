@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from brewgraph.diagnostics import BrewError, UsageError, listing
+from brewgraph.diagnostics import BrewError, RunError, UsageError, listing
 from brewgraph.models.export_record import ExportRecord, read_record, restoring
 from brewgraph.models.loading import quiet_transformers
 
@@ -32,7 +32,17 @@ class ExportedModel(nn.Module):
         self.record, self.config, self._run = record, config, run
 
         def forward(**inputs: Tensor) -> SimpleNamespace:
-            return SimpleNamespace(**dict(zip(record.outputs, run(inputs), strict=True)))
+            try:
+                outputs = run(inputs)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # each runtime has its own
+                rows, length = next(iter(inputs.values())).shape
+                raise RunError(
+                    f"the exported model cannot run a batch of {rows} x {length} tokens in {record.target} "
+                    f"({first_line(error)}): export the student again, or give it shorter texts"
+                ) from error
+            return SimpleNamespace(**dict(zip(record.outputs, outputs, strict=True)))
 
         self.forward = taking(record.inputs, forward)
 

@@ -19,6 +19,7 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import info, of_kind
+from brewgraph.models.exported import ExportedModel
 from brewgraph.models.fake.shapes import positions
 from brewgraph.models.padding import padding_side
 from brewgraph.models.tokenization import tokenizer_fingerprint
@@ -225,9 +226,11 @@ def check_answers(data: str, split: datasets.Dataset, rows: datasets.Dataset) ->
 
 
 def token_limit(tokenizer: PreTrainedTokenizerBase, module: nn.Module, asked: int | None) -> int:
-    """The longest encoding: the limit of the spec, else of the tokenizer, and at most the model's positions."""
+    """The longest encoding: the limit of the spec, else of the tokenizer, and at most the model's positions, or what
+    an exported model's student had of them.
+    """
     limit = asked or min(LONGEST, int(tokenizer.model_max_length))
-    available = positions(module)
+    available = module.record.max_length if isinstance(module, ExportedModel) else positions(module)
     return limit if available is None else min(limit, available)
 
 

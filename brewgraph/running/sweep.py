@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -285,8 +286,9 @@ class _Sweeping:
         self.named = [name for name, values in axes.items() if isinstance(values, Between) or len(values) > 1]
 
     def label(self, params: Params) -> str:
-        """`T=2 seed=0`: the params that have several values."""
-        return " ".join(f"{name}={setting_text(params[name])}" for name in self.named)
+        """`T=2 seed=0`: the params that have several values, or all of them if none has."""
+        named = " ".join(f"{name}={setting_text(params[name])}" for name in self.named or params)
+        return named or Path(self.work.source.name).stem
 
     def run(self, points: Iterable[Params]) -> list[SweptRun]:
         """Run the spec at each point; the runs in the order of the points."""
@@ -392,7 +394,8 @@ def _side_by_side(work: Work, jobs: Sequence[tuple[str, Params]]) -> Iterator[tu
         for position, (label, params) in left:
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_run_and_send, args=(sender, work, label, params), name=label)
-            process.start()
+            with _deaf_to_ctrl_c():
+                process.start()
             sender.close()
             running[receiver] = position, params, process
             return
@@ -441,12 +444,28 @@ def _run_and_send(sender: Connection, work: Work, label: str, params: Params) ->
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=follow, daemon=True).start()
-    with caught_signals():
-        try:
+    try:
+        with caught_signals():
             run = _run_one(work, label, params)
-        except INTERRUPTIONS as interruption:
-            run = SweptRun(params, fault=f"interrupted; {str(interruption) or _AGAIN}")
-    sender.send(run)
+    except INTERRUPTIONS as interruption:
+        run = SweptRun(params, fault=f"interrupted; {str(interruption) or _AGAIN}")
+    with suppress(OSError):  # nobody reads it once the sweep is gone
+        sender.send(run)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """A process that starts within the block never receives SIGINT, which a terminal sends to all of them: the sweep
+    ends its runs itself, also one that has not come to the point where it catches signals.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _on_cluster(work: Work, jobs: Sequence[tuple[str, Params]]) -> Iterator[tuple[int, SweptRun]]:

@@ -28,7 +28,7 @@ from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.tokenization import as_loaded, giving
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.folder import RunFolder, display_path, replacing, verify, write_checksums
+from brewgraph.training.folder import RunFolder, display_path, put_back, replacing, verify, write_checksums
 from brewgraph.training.shards import gathered, scattered
 from brewgraph.training.state_files import read_state, write_state
 
@@ -263,6 +263,8 @@ class Keeper:
     def __init__(self, folder: RunFolder | None, stage: int):
         self.folder, self.stage = folder, stage
         self._held: dict[str, Any] | None = None
+        if folder is not None:
+            put_back(folder.best)
 
     def forget(self) -> None:
         """Start without a best student."""

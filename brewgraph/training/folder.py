@@ -35,11 +35,12 @@ from typing import Any
 from xxhash import xxh3_128
 
 from brewgraph.diagnostics import BrewError, RunError
-from brewgraph.paths import at_home, is_file, parse_json, read_json
+from brewgraph.paths import EXPORT_RECORD, at_home, is_file, parse_json, read_json
 
 _BASELINE = "alone"
 _FAILED = "failed.json"
 _TAGS = "tags.json"
+_EARLIER = ".before"
 _LINES = 65536
 """Bytes at the end of a log in which its last line is."""
 TRACKED = "trackers.json"
@@ -75,6 +76,13 @@ class RunFolder:
     def exports(self) -> Path:
         """Where `brewgraph export` writes the student for other runtimes."""
         return self.path / "export"
+
+    def exported(self) -> list[Path]:
+        """The folders in there that hold an exported student."""
+        for before in self.exports.glob(f".?*{_EARLIER}"):
+            put_back(before.with_name(before.name[1 : -len(_EARLIER)]))
+        folders = (path.parent for path in self.exports.glob(f"*/{EXPORT_RECORD}"))
+        return sorted(path for path in folders if not path.name.startswith("."))
 
     @property
     def board(self) -> Path:
@@ -244,13 +252,13 @@ class RunFolder:
 
     def rotate(self, keep: int, newest: int) -> None:
         """Remove all but the last `keep` complete checkpoints up to the step `newest`, which was written last, and
-        incomplete ones. Those of later steps are damaged ones that were passed over.
+        incomplete or replaced ones. Those of later steps are damaged ones that were passed over.
         """
         complete = [path for step, path in self.complete_checkpoints() if step <= newest]
         for path in self.checkpoints.glob("step-*"):
             if path not in complete[-keep:]:
                 shutil.rmtree(path)
-        for path in self.checkpoints.glob(".*.part"):
+        for path in (*self.checkpoints.glob(".*.part"), *self.checkpoints.glob(f".step-*{_EARLIER}")):
             shutil.rmtree(path)
 
 
@@ -265,21 +273,46 @@ def remove(path: Path) -> None:
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `folder` when the block succeeds; until then that stays whole."""
-    temporary, before = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "before"))
+    put_back(folder)
+    temporary, before = _beside(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     yield temporary
     shutil.rmtree(before, ignore_errors=True)
     try:
-        if folder.is_dir():
-            folder.rename(before)
-        temporary.rename(folder)
+        while True:
+            if moved := folder.is_dir():
+                folder.rename(before)
+            try:
+                temporary.rename(folder)
+                break
+            except OSError:
+                if not moved or not folder.is_dir():
+                    raise
+                # a reader has put the earlier folder back in between
     except BaseException:
         if before.is_dir() and not folder.exists():
             before.rename(folder)
         raise
     shutil.rmtree(before, ignore_errors=True)
     sync(folder.parent)
+
+
+def put_back(folder: Path) -> None:
+    """Give a folder its name back whose process was killed in `replacing`, between the two renames: then the new one is
+    not there yet, and the earlier one is called `.NAME.before`. Nothing is done in any other state.
+    """
+    if not folder.name or os.path.lexists(folder):
+        return
+    temporary, before = _beside(folder)
+    if os.path.isdir(temporary) and os.path.isdir(before):
+        with suppress(OSError):  # another process was faster, or the disk is read-only
+            before.rename(folder)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """What `replacing` calls the new folder until it is whole, and the earlier one until it is removed."""
+    return folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}{_EARLIER}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -423,6 +456,7 @@ def named_run(target: str | Path) -> RunFolder:
     """
     path = at_home(target)
     for place in (path, runs_folder(Path()) / path):
+        put_back(place)
         around = place.parent if place.name else place.absolute().parent
         if place.absolute() == RunFolder(around.absolute()).student and _is_run(around):
             return RunFolder(around)

@@ -119,6 +119,25 @@ def locked(folder: Path, say: Callable[[str], None], *, wait: bool = False) -> I
         os.close(descriptor)
 
 
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let the processes that name this folder through the block one after the other, and leave nothing there. Where the
+    system or the file system has no such locks, or there is no such folder, nobody waits.
+    """
+    descriptor = None
+    with suppress(OSError):
+        if fcntl is not None:
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # which a child process may have inherited
+            os.close(descriptor)
+
+
 def _owned(folder: Path, say: Callable[[str], None]) -> int:
     """The descriptor of a folder's lock, which names this process. Raises `RunError` if another process owns it."""
     path = folder / LOCK

@@ -30,6 +30,7 @@ from brewgraph.diagnostics import RunError
 from brewgraph.display.lines import one_line
 from brewgraph.recipe.settings.train import TRACKERS, Train
 from brewgraph.training.folder import TRACKED, RunFolder, read_object
+from brewgraph.training.lock import one_at_a_time
 
 Config: TypeAlias = Mapping[str, bool | int | float | str]
 
@@ -165,6 +166,14 @@ class _Mlflow(_Tracker):
     reconfigures = False  # it refuses another value, which a setting that trains nothing may have
     remedy = "set MLFLOW_TRACKING_URI to a server that answers, or to a file: sqlite:///mlflow.db"
 
+    def start(self, folder: RunFolder, project: str, title: str, id: str | None) -> None:
+        import mlflow
+
+        # the first one makes the database and the experiment; of runs that begin at once, others would fail or spoil it
+        scheme, _, path = str(mlflow.get_tracking_uri()).partition(":///")
+        with one_at_a_time(Path(path).parent if scheme.startswith("sqlite") else folder.whole.path.parent):
+            super().start(folder, project, title, id)
+
     def make(self, folder: RunFolder, project: str, title: str, id: str | None) -> GeneralTracker:
         # the run waits while a silent server is asked again: seven times, in growing pauses, unless told
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -187,6 +196,11 @@ class _Mlflow(_Tracker):
         import mlflow
 
         mlflow.end_run("FINISHED" if finished else "FAILED")
+
+
+def _project_name(name: str) -> str:
+    """A name that each tool takes for a project, as Weights & Biases refuses `a/b` and MLflow `bert's`."""
+    return re.sub(r"""[^\w\-. ()+,=@]""", "-", name)
 
 
 def _allowed(name: str) -> str:
@@ -235,7 +249,7 @@ class Trackers:
         config: Config | None = None,
         say: Callable[[str], None] = lambda text: None,
     ):
-        self.names, self.project, self.config, self.say = names, project, config or {}, say
+        self.names, self.project, self.config, self.say = names, _project_name(project), config or {}, say
         self.folder: RunFolder | None = None
         self.running: list[_Tracker] = []
         self._begun = False

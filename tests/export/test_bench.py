@@ -84,6 +84,20 @@ def test_a_teacher_that_is_gone_is_left_out(run: Path, tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr.startswith("error: `big` cannot be measured: ")) == (2, True)
 
 
+def test_an_export_whose_replacement_was_killed_is_back(run: Path, tmp_path: Path) -> None:
+    """Between the two renames: for who measures the run, and for who names the folder."""
+    (tmp_path / "runs").mkdir()
+    copy = shutil.copytree(run, tmp_path / "runs" / run.name)
+    folder = copy / "export" / "torch-fp32"
+    for arguments in ((str(copy),), (str(folder),), (str(copy), str(folder))):
+        shutil.copytree(folder, folder.with_name(".torch-fp32.part"), dirs_exist_ok=True)
+        folder.rename(folder.with_name(".torch-fp32.before"))
+        result = command("bench", *arguments, *FAST, "--rows", "2")
+        assert result.exit_code == 0, result.output
+        assert "torch-fp32" in result.stdout.splitlines()[-1]
+        assert not folder.with_name(".torch-fp32.before").exists()
+
+
 def test_a_damaged_export_is_left_out(run: Path, tmp_path: Path) -> None:
     """It is said why, and the others are measured; an error where it is asked for, or where it is all there is."""
     (tmp_path / "runs").mkdir()

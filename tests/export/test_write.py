@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -21,8 +23,9 @@ from brewgraph.recipe.label_types import CLASS, NONE, SPANS, TAGS
 from brewgraph.running.finished import open_run
 from brewgraph.running.predict import labelled_rows, load_student, load_unscored_student, score
 from brewgraph.training.folder import RunFolder
+from brewgraph.training.lock import locked
 from tests.cli.tiny import command
-from tests.export.kinds import finished, record
+from tests.export.kinds import finished, record, write_spec
 from tests.small import save
 
 numpy = pytest.importorskip("numpy")
@@ -106,6 +109,80 @@ def test_every_kind_of_student_gives_the_same_in_onnx(tmp_path: Path, kind: str)
         assert record(out)["scores"]["after"] == pytest.approx(before.values, rel=1e-4)
     else:
         assert record(out)["scores"] == {}
+
+
+@pytest.mark.parametrize(("target", "kind"), [("onnx", "class"), ("torch", "class"), ("onnx", "tags")])
+def test_texts_longer_than_the_positions_are_cut_as_for_the_student(tmp_path: Path, target: str, kind: str) -> None:
+    """Of the data nothing says how long a text may be: the student has 14 positions, and so have its exports."""
+    spec = write_spec(tmp_path, kind)
+    text = re.sub(r", max_length=\d+", "", spec.read_text())
+    spec.write_text(text.replace("max_position_embeddings=40", "max_position_embeddings=14"))
+    long = "a tale of two cities was the best of times " * 9
+    if kind == "class":
+        with (tmp_path / "dev.jsonl").open("a") as file:
+            file.write(json.dumps({"text": long, "label": "good"}) + "\n")
+    run = bg.run(spec).folder
+    result = command("export", str(run), "-q", "--to", target)
+    assert result.exit_code == 0, result.output
+    folder = run / "export" / f"{target}-fp32"
+    assert (record(folder)["max_length"], record(folder)["difference"] < 1e-4) == (14, True)
+    assert 'cut = {"truncation": True, "max_length": 14}' in (folder / "README.md").read_text()
+    scores = [
+        score(load_student(open_run(x).task(None)), labelled_rows(open_run(x).task(None), "dev")).values
+        for x in (run, folder)
+    ]
+    assert scores[1] == pytest.approx(scores[0], rel=1e-4)
+    measured = command("bench", str(run), "-q", "--seconds", "0.1", "--rows", "20")
+    assert measured.exit_code == 0, measured.output
+    assert f"{target}-fp32" in measured.stdout
+    # an export that does not tell, as of an earlier version
+    told = record(folder)
+    del told["max_length"]
+    (folder / "export.json").write_text(json.dumps(told))
+    refused = command("eval", str(folder))
+    assert (
+        refused.exit_code,
+        refused.stderr.splitlines()[-1].startswith("error: the exported model cannot run a batch of "),
+    ) == (3, True)
+    assert "export the student again, or give it shorter texts" in refused.stderr
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch"])
+def test_a_student_with_an_adapter_is_exported_merged(tmp_path: Path, target: str) -> None:
+    """What it learnt is in its weights."""
+    save(tmp_path / "base", layers=2, seed=3)
+    spec = write_spec(tmp_path, "class", student='hf("base", adapter=lora(r=2))')
+    run = bg.run(spec).folder
+    assert (run / "student" / "adapter").is_dir()
+    result = command("export", str(run), "-q", "--to", target)
+    assert result.exit_code == 0, result.output
+    folder = run / "export" / f"{target}-fp32"
+    assert record(folder)["difference"] < 1e-5
+    assert not (folder / "adapter").exists()
+    one, other = (load_student(open_run(x).task(None)).model for x in (run, folder))
+    base = type(one).from_pretrained(tmp_path / "base")
+    inputs = {"input_ids": torch.randint(5, 60, (3, 9)), "attention_mask": torch.ones(3, 9, dtype=torch.long)}
+    inputs["token_type_ids"] = torch.zeros(3, 9, dtype=torch.long)
+    with torch.no_grad():
+        logits = one(**inputs).logits
+        assert torch.allclose(other(**inputs).logits, logits, atol=1e-5)
+        assert not torch.allclose(base(**inputs).logits, logits, atol=1e-3)
+
+
+def test_two_exports_to_one_folder_do_not_mix(run: Path, tmp_path: Path) -> None:
+    """The second one ends in a line, and the first one's files stay. What a killed one left is no obstacle."""
+    out = tmp_path / "served"
+    (part := tmp_path / ".served.part").mkdir()
+    with locked(part, lambda text: None):
+        result = command("export", str(run), "-q", "--to", "torch", "--out", str(out))
+        assert part.is_dir()
+    assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
+    assert f"{out.name}`: wait for it, or choose another folder with --out" in result.stderr
+    (part / ".lock").write_text(json.dumps({"host": socket.gethostname(), "process": 2**22 + 1, "started": 1.0}))
+    result = command("export", str(run), "-q", "--to", "torch", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["served"]
+    assert not (out / ".lock").exists()
 
 
 def test_each_precision_says_what_it_changes(run: Path, exported: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import brewgraph as bg
@@ -19,6 +20,7 @@ from brewgraph.diagnostics import SpecError, UsageError
 from brewgraph.running.scores import ScoreRow
 from brewgraph.running.sweep import Between, SweepResult, SweptRun, Work, cells_of, check_axes, count_runs, sweep
 from brewgraph.source import Source
+from brewgraph.training.folder import RunFolder
 from tests.cli.tiny import write_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -167,11 +169,19 @@ def test_a_failed_run_ends_no_other_and_finished_runs_are_found(spec: Path, monk
     assert again.runs[0].table == result.runs[0].table
 
 
-def command(spec: Path, *options: str) -> subprocess.Popen[str]:
+def test_a_run_has_a_name_where_no_param_varies(spec: Path):
+    """The params of the one point, or else the spec."""
+    said: list[str] = []
+    sweep(Work(Source.read(spec)), {"T": (2,)}, say=said.append)
+    sweep(Work(Source.read(spec)), {}, say=said.append)
+    assert [line.partition(": accuracy")[0] for line in said] == ["1 of 1: T=2", "1 of 1: student"]
+
+
+def command(spec: Path, *options: str, **of_process: Any) -> subprocess.Popen[str]:
     """A sweep in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     call = [sys.executable, "-m", "brewgraph", "sweep", spec.name, "--format", "json", *options]
-    return subprocess.Popen(call, cwd=spec.parent, env=environment, stdout=-1, stderr=-1, text=True)
+    return subprocess.Popen(call, cwd=spec.parent, env=environment, stdout=-1, stderr=-1, text=True, **of_process)
 
 
 def is_finished(runs: Path, count: int) -> bool:
@@ -208,6 +218,31 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(spec: Path):
         for x in undisturbed.settings
     ]
     assert [runs for _, _, runs, _ in resumed_scores] == [1, 2, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("moment", ["starting", "training"])
+def test_ctrl_c_ends_a_sweep_of_processes_in_one_line(spec: Path, moment: str):
+    """A terminal sends it to all of them. Each writes a checkpoint, none a traceback, and the same command resumes."""
+    spec.write_text(spec.read_text().replace("steps = 2;", "steps = 400; eval_steps = 100%; logging_steps = 1;"))
+    assert bg.run(spec.parent / "teacher.brew").fresh
+    options = ("--set", "T=2,4", "--jobs", "2")
+    process = command(spec, *options, start_new_session=True)
+    end, runs = time.monotonic() + 300, spec.parent / "runs"
+    while time.monotonic() < end:
+        time.sleep(0.02)
+        if moment == "training" and len(list(runs.glob("student-*/metrics.jsonl"))) == 2:
+            break
+        if moment == "starting" and len(psutil.Process(process.pid).children(recursive=True)) > 1:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=300)
+    assert (process.returncode, output) == (130, "")
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "interrupted with 0 of 2 runs finished; run the same command again"
+    if moment == "training":
+        assert [bool(RunFolder(path).complete_checkpoints()) for path in runs.glob("student-*")] == [True, True]
 
 
 @pytest.mark.slow

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from importlib.util import find_spec
@@ -346,6 +349,32 @@ Trackers(["wandb"], "p").begin(RunFolder(Path("run")))
     last = result.stderr.strip().splitlines()[-1]
     assert "RunError: the tracker `wandb` cannot start: " in last
     assert "; log in with `wandb login`, or set WANDB_MODE=offline" in last
+
+
+def test_runs_that_begin_at_once_share_a_new_database(tmp_path: Path) -> None:
+    """MLflow makes it at the first start, as does Trackio; the spec's name has signs that no project may have."""
+    tools = [tool for tool in ("mlflow", "trackio") if find_spec(tool) is not None]
+    if not tools:
+        pytest.skip("neither MLflow nor Trackio is installed")
+    code = f"""
+import sys
+from pathlib import Path
+from accelerate import PartialState
+from brewgraph.training.folder import RunFolder
+from brewgraph.training.trackers import Trackers
+PartialState(cpu=True)
+trackers = Trackers({tools}, "bert's a:b")
+trackers.begin(RunFolder(Path("runs", sys.argv[1])))
+trackers.log({{"step": 1, "loss": 0.5}})
+trackers.end(finished=True)
+"""
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    del here["MLFLOW_TRACKING_URI"]  # then it is a database in the working directory
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, f"run-{i}"], cwd=tmp_path, env=here, stdout=-1, stderr=-1)
+        for i in range(3)
+    ]
+    assert [process.communicate()[1].decode()[-800:] * (process.returncode != 0) for process in processes] == [""] * 3
 
 
 def test_names_and_values_as_trackers_take_them() -> None:

@@ -15,7 +15,7 @@ import pytest
 from brewgraph.diagnostics import RunError
 from brewgraph.training import lock
 from brewgraph.training.folder import LOCK
-from brewgraph.training.lock import Owner, locked
+from brewgraph.training.lock import Owner, locked, one_at_a_time
 
 HOLDER = """
 import sys, time
@@ -147,3 +147,29 @@ def test_who_waits_is_told_for_whom_and_enters_next(
     assert len(looks) == 3
     assert said[0] == f"waiting for process {holder.pid} on {os.uname().nodename}, which runs in {tmp_path}"
     assert [line.split(",")[0] for line in said[1:]] == [f"process {holder.pid}"]
+
+
+TURN = """
+import sys, time
+from pathlib import Path
+from brewgraph.training.lock import one_at_a_time
+with one_at_a_time(Path(sys.argv[1])), open(Path(sys.argv[1]) / "log", "a") as log:
+    for word in ("in", "out"):
+        print(word, file=log, flush=True)
+        time.sleep(0.1)
+"""
+
+
+def test_processes_go_through_a_block_one_at_a_time(tmp_path: Path) -> None:
+    """And leave nothing in the folder; one that is killed in it holds nobody up, and a folder that is not there neither."""
+    with one_at_a_time(tmp_path):
+        killed = subprocess.Popen([sys.executable, "-c", TURN.replace("0.1", "60"), str(tmp_path)])
+    while not (tmp_path / "log").exists() or not (tmp_path / "log").read_text():
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    processes = [subprocess.Popen([sys.executable, "-c", TURN, str(tmp_path)]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert (tmp_path / "log").read_text().split() == ["in", *("in", "out") * 3]
+    with one_at_a_time(tmp_path / "gone"):
+        assert [path.name for path in tmp_path.iterdir()] == ["log"]
