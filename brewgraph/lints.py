@@ -175,8 +175,8 @@ def find_unread_weights(subject: Subject) -> Iterator[Diagnostic]:
         kind = part.label_type
         student, first = recipe.student.name, next((t.name for t in recipe.teachers), "…")
         sides: dict[Form, str] = {
-            "spans": f"{name}.start -> {student}.start",
-            "none": f"{first}.logits -> {student}.logits",
+            Form.SPANS: f"{name}.start -> {student}.start",
+            Form.NONE: f"{first}.logits -> {student}.logits",
         }
         term = f'{kind.loss}({sides.get(kind.form, f"{name}.labels -> {student}.logits")}, reduce="none")'
         term = f"token_mean({term})" if kind.per_token else term

@@ -13,7 +13,7 @@ from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import MOST_NAMES, Collector, SourceFault, UsageError, few, listing, shortened, suggest
 from brewgraph.paths import CACHE_SUFFIX, locate
 from brewgraph.recipe import values as v
-from brewgraph.recipe.label_types import LOSS, NONE
+from brewgraph.recipe.label_types import LOSS, NONE, Form
 from brewgraph.recipe.length import Length, check_batch
 from brewgraph.recipe.recipe import Recipe, Task, columns_used, data_of, data_used, without_teacher
 from brewgraph.recipe.settings.data_sources import LONGEST, Batches
@@ -104,7 +104,7 @@ def _check_labels(data: v.DataDeclaration, facts: DataFacts, collector: Collecto
             which = f"{listing(labels, MOST_NAMES)} are {len(labels)} classes of `{name}`"
             message = f"{which}, and differ only in white space, case or number format"
             collector.add("W405", message, place, help="write them alike in the data, or name all classes: classes=[…]")
-    if data.source.label_type.form != "class":
+    if data.source.label_type.form is not Form.CLASS:
         return
     numbers = [number for label in classes if (number := _number(label)) is not None]
     if len(numbers) == len(classes) and any(x % 1 for x in numbers):
@@ -445,7 +445,7 @@ def check_tokenizers(context: CheckContext) -> None:
     apart: it must not read `the cat` as `thecat`.
     """
     for model, facts, data in context.readers():
-        of_text, of_words = not data.source.holds_tensors, data.source.label_type.form == "tags"
+        of_text, of_words = not data.source.holds_tensors, data.source.label_type.form is Form.TAGS
         if facts.tokens.name is None or not (of_text or of_words):
             continue
         try:
@@ -507,7 +507,7 @@ def check_nulls(context: CheckContext) -> None:
     """W320: "no answer" is learnt at a token of the question if the tokenizer adds no special one."""
     student = context.recipe.student
     for model, facts, data in context.readers():
-        if model.name != student.name or data.source.label_type.form != "spans" or data.source.holds_tensors:
+        if model.name != student.name or data.source.label_type.form is not Form.SPANS or data.source.holds_tensors:
             continue
         known = context.facts.data_facts[data.name]
         unanswerable = known.unanswerable.get("train", 0) if known is not None else 0

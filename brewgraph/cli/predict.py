@@ -13,6 +13,7 @@ from brewgraph.cli.options import Quiet, Run, Task
 from brewgraph.cli.output import count, hush
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import check_writable
+from brewgraph.recipe.label_types import Form
 from brewgraph.running.finished import open_run
 from brewgraph.training.folder import json_text, write_text
 
@@ -66,7 +67,7 @@ def command(
     else:
         rows = read_like(finished_task, Path(str(file)), labelled=False)
     # without contexts, which are long and shared by many questions
-    names = text_columns(finished_task)[: 1 if finished_task.label_type.form == "spans" else None]
+    names = text_columns(finished_task)[: 1 if finished_task.label_type.form is Form.SPANS else None]
     predictions = shaped(predict(load_student(finished_task), rows), rows, names, digits=digits, top=top)
     output = lines(predictions, format or ("jsonl" if out is None else _FORMATS[out.suffix]), top=top)
     if out is None:

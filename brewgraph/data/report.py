@@ -15,7 +15,7 @@ import datasets
 from brewgraph.data.encoding.encode import Encoding
 from brewgraph.data.sources.examples import Examples
 from brewgraph.diagnostics import listing
-from brewgraph.recipe.label_types import CLASS, LabelType
+from brewgraph.recipe.label_types import CLASS, Form, LabelType
 from brewgraph.recipe.length import Length
 
 _FIRST = 5
@@ -150,13 +150,13 @@ def _split(
     labels = list(split[kind.column][:]) if kind.column in split.column_names else []
     missing = [_is_missing(label) for label in labels]
     present = [label for label, is_missing in zip(labels, missing, strict=True) if not is_missing]
-    if kind.form == "tags":
+    if kind.form is Form.TAGS:
         rows = zip(missing, labels, split["words"][:], strict=True)
         missing = [is_missing or len(tags) != len(words) for is_missing, tags, words in rows]
     first: dict[bytes, int] = {}
     repeated = [row for row, key in enumerate(keys) if key and first.setdefault(key, row) != row]
     contradicting = []
-    if labels and kind.form != "spans":
+    if labels and kind.form is not Form.SPANS:
         contradicting = [row for row in repeated if labels[row] != labels[first[keys[row]]]]
     texts = list(enumerate(_texts(split), 1))
     fields = texts if delimited else []
@@ -165,7 +165,7 @@ def _split(
         empty=_count(row for row, text in texts if not all(part.strip() for part in text)),
         unlabelled=_count(row for row, is_missing in enumerate(missing, 1) if is_missing),
         labels=_histogram(present, kind, classes),
-        numbers=(min(present), fmean(present), max(present)) if kind.form == "number" and present else None,
+        numbers=(min(present), fmean(present), max(present)) if kind.form is Form.NUMBER and present else None,
         repeated=_count(row + 1 for row in repeated),
         contradicting=_count(row + 1 for row in contradicting),
         broken=_count(row for row, text in fields if any(set(part) & set("\t\n\r") for part in text)),
@@ -192,11 +192,11 @@ def _is_missing(label: Any) -> bool:
 
 def _histogram(labels: Sequence[Any], kind: LabelType, classes: Sequence[str]) -> dict[str, int] | None:
     """Rows per class, or words per tag, in the order of the classes, absent ones included."""
-    if kind.form == "class":
+    if kind.form is Form.CLASS:
         counts = Counter(labels)
-    elif kind.form == "classes":
+    elif kind.form is Form.CLASSES:
         counts = Counter(number for row in labels for number, x in enumerate(row) if x > 0.5)
-    elif kind.form == "tags":
+    elif kind.form is Form.TAGS:
         counts = Counter(tag for row in labels for tag in row if tag >= 0)
     else:
         return None
@@ -235,7 +235,7 @@ def _count(numbers: Iterable[int]) -> RowCount:
 def _warnings(report: DataReport, batch: int) -> Iterator[str]:
     """Sentences, each with its remedy."""
     fill_in = "fill it in or remove the rows"
-    no_label = {"spans": "no answer", "tags": "not one tag for each word"}.get(report.label_type.form, "no label")
+    no_label = {Form.SPANS: "no answer", Form.TAGS: "not one tag for each word"}.get(report.label_type.form, "no label")
     for name, split in report.splits.items():
         for rows, what in (
             (split.empty, f"no words in a text: {fill_in}"),
@@ -280,7 +280,7 @@ def _warnings(report: DataReport, batch: int) -> Iterator[str]:
 
 
 def _class_warnings(report: DataReport) -> Iterator[str]:
-    one, many = ("tag", "tags") if report.label_type.form == "tags" else ("class", "classes")
+    one, many = ("tag", "tags") if report.label_type.form is Form.TAGS else ("class", "classes")
     train = report.splits["train"].labels or {}
     for name, split in report.splits.items():
         counts = split.labels or {}
@@ -293,7 +293,7 @@ def _class_warnings(report: DataReport) -> Iterator[str]:
         else:
             yield f"{name} has no example of the {which}, and no figure will tell how well it is learnt: add some"
     present = {word: number for word, number in train.items() if number}
-    if report.label_type.form == "class" and present:
+    if report.label_type.form is Form.CLASS and present:
         most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
         if present[most] >= UNEVEN * present[least]:
             yield (
@@ -356,8 +356,8 @@ def _label_words(split: SplitReport, kind: LabelType) -> str:
     counts = sorted(split.labels.items(), key=lambda item: -item[1])
     if len(counts) > _CLASSES:
         (most, high), (least, low) = counts[0], counts[-1]
-        what = f"; {len(counts)} {'tags' if kind.form == 'tags' else 'classes'}, "
+        what = f"; {len(counts)} {'tags' if kind.form is Form.TAGS else 'classes'}, "
         return what + (f"{high:,} of each" if high == low else f"from {high:,} of {most} to {low:,} of {least}")
-    total = split.rows if kind.form == "classes" else sum(split.labels.values())
+    total = split.rows if kind.form is Form.CLASSES else sum(split.labels.values())
     shares = (f" ({_share(number, total)})" if number else "" for _, number in counts)
     return "; " + ", ".join(f"{name} {number:,}{share}" for (name, number), share in zip(counts, shares, strict=True))

@@ -18,7 +18,7 @@ from brewgraph.display.lines import number
 from brewgraph.display.plots import COLOURS, Cloud, Curves, Grid, Plot, Scatter
 from brewgraph.display.report import Comparison, Report
 from brewgraph.paths import is_file, parse_json, write_file
-from brewgraph.recipe.label_types import LABEL_TYPES
+from brewgraph.recipe.label_types import LABEL_TYPES, Form
 from brewgraph.recipe.settings.metric_names import keyed, metric_words
 from brewgraph.running.agreement import Agreement, read_agreements
 from brewgraph.running.changes import spec_of
@@ -134,7 +134,7 @@ def _comparison(x: Agreement) -> Comparison:
     """A student beside a teacher: classes of both, calibration, pairs of numbers, places in a text."""
     plots: list[Plot] = []
     if x.counts:
-        of = "Types of words" if LABEL_TYPES[x.kind].form == "tags" else "Classes"
+        of = "Types of words" if LABEL_TYPES[x.kind].form is Form.TAGS else "Classes"
         plots.append(Grid(f"{of}, by both", f"{x.student} predicts", f"{x.teacher} predicts", x.names, x.counts))
     if x.reliability:
         curves = {name: [(at, right) for at, right, _ in bins] for name, bins in x.reliability.items()}

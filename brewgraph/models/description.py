@@ -29,7 +29,7 @@ from brewgraph.models.task_heads import (
 from brewgraph.models.tokenization import Tokens, check_plain, first_line, local, own_tokens, stamp_of
 from brewgraph.paths import no_path, read_json
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.label_types import LABEL_TYPES, VALUE, LabelType
+from brewgraph.recipe.label_types import LABEL_TYPES, VALUE, Form, LabelType
 from brewgraph.recipe.settings.model_sources import Hf, Layers, Lora
 from brewgraph.syntax.foreign import instead
 
@@ -101,7 +101,7 @@ def describe_model(
     several.
     """
     headed = bool(heads)
-    numbers = bool(label_types) and all(kind.form == "number" for kind in label_types)
+    numbers = bool(label_types) and all(kind.form is Form.NUMBER for kind in label_types)
     if role == "student" and numbers and not headed and len(source.labels or ()) > 1:
         raise several_outputs(len(source.labels or ()))
     labels = source.labels or (tuple(classes) if role == "student" else None)

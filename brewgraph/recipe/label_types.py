@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 Task = Literal[
     "features", "sequence-classification", "token-classification", "question-answering", "masked-lm", "causal-lm",
 ]  # fmt: skip
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-Form = Literal["class", "classes", "number", "tags", "spans", "tokens", "none"]
-"""What the labels of an example are: a class, several classes, a number, a class per word, a stretch of the text, or
-words of the vocabulary. Types of one form are read, encoded, predicted and compared alike.
-"""
 Source = Literal["files", "conll", "squad", "text"]
 
 LOSS = "loss"
 """The metric of every task with a dev split: the loss there, with the weights of the stage's end."""
+
+
+class Form(Enum):
+    """What the labels of an example are: a class, several classes, a number, a class per word, a stretch of the text,
+    or words of the vocabulary. Types of one form are read, encoded, predicted and compared alike.
+    """
+
+    CLASS, CLASSES, NUMBER, TAGS, SPANS, TOKENS, NONE = range(7)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,52 +82,52 @@ class LabelType(str):
     @property
     def column(self) -> str:
         """The column of data that holds the labels."""
-        return {"tags": "tags", "spans": "answers"}.get(self.form, "label")
+        return {Form.TAGS: "tags", Form.SPANS: "answers"}.get(self.form, "label")
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields of a batch that hold them."""
-        return {"spans": ("start", "end"), "none": ()}.get(self.form, ("labels",))
+        return {Form.SPANS: ("start", "end"), Form.NONE: ()}.get(self.form, ("labels",))
 
     @property
     def logits(self) -> tuple[str, ...]:
         """What a model with such a head returns."""
-        return ("start_logits", "end_logits") if self.form == "spans" else ("logits",)
+        return ("start_logits", "end_logits") if self.form is Form.SPANS else ("logits",)
 
     @property
     def axes(self) -> int:
         """The axes of a batch's labels."""
-        return 2 if self.form in ("classes", "tags", "tokens") else 1
+        return 2 if self.form in (Form.CLASSES, Form.TAGS, Form.TOKENS) else 1
 
     @property
     def is_float(self) -> bool:
         """Whether labels are regression targets."""
-        return self.form in ("classes", "number")
+        return self.form in (Form.CLASSES, Form.NUMBER)
 
     @property
     def per_class(self) -> bool:
         """Whether each class has a logit."""
-        return self.form in ("class", "classes", "tags")
+        return self.form in (Form.CLASS, Form.CLASSES, Form.TAGS)
 
     @property
     def per_token(self) -> bool:
         """Whether each token has a label."""
-        return self.form in ("tags", "tokens")
+        return self.form in (Form.TAGS, Form.TOKENS)
 
     @property
     def over_vocabulary(self) -> bool:
         """Whether labels are words."""
-        return self.form == "tokens"
+        return self.form is Form.TOKENS
 
     @property
     def aligned(self) -> bool:
         """Whether labels lie along the tokens of an encoding, or point to them."""
-        return self.per_token or self.form == "spans"
+        return self.per_token or self.form is Form.SPANS
 
     @property
     def is_cut(self) -> bool:
         """Whether long texts are cut into windows or blocks, so that nothing of them is lost."""
-        return self.form in ("spans", "tokens")
+        return self.form in (Form.SPANS, Form.TOKENS)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
@@ -135,7 +140,7 @@ class LabelType(str):
 
 # fmt: off
 CLASS = LabelType(
-    "class", "sequence-classification", "sequence_classifier", ("SequenceClassification",), form="class",
+    "class", "sequence-classification", "sequence_classifier", ("SequenceClassification",), form=Form.CLASS,
     metrics=("accuracy", "macro_f1", "f1", "matthews"), main="accuracy", shown=("accuracy", "macro_f1"),
     binary=("f1",), words={"f1": "F1", "matthews": "Matthews"},
     problem="single_label", problem_type="single_label_classification",
@@ -143,7 +148,7 @@ CLASS = LabelType(
     learnt=("the teacher's distribution over the classes at a temperature", "the labels"),
 )
 CLASSES = LabelType(
-    "classes", CLASS.task, CLASS.head, CLASS.ends, form="classes",
+    "classes", CLASS.task, CLASS.head, CLASS.ends, form=Form.CLASSES,
     metrics=("micro_f1", "macro_f1", "exact_match"), main="micro_f1", shown=("micro_f1", "macro_f1"),
     problem="multi_label", problem_type="multi_label_classification",
     loss="bce", soft="T ** 2 * bce({source} -> {target}, T=T)",
@@ -151,7 +156,7 @@ CLASSES = LabelType(
     learnt=("the teacher's probability of each class at a temperature", "the labels"),
 )
 VALUE = LabelType(
-    "value", CLASS.task, CLASS.head, CLASS.ends, form="number",
+    "value", CLASS.task, CLASS.head, CLASS.ends, form=Form.NUMBER,
     metrics=("spearman", "pearson", "mse"), main="spearman", shown=("spearman", "pearson"),
     lower_is_better=("mse",), words={"mse": "MSE", "pearson": "Pearson", "spearman": "Spearman"},
     problem="regression", problem_type="regression",
@@ -159,7 +164,7 @@ VALUE = LabelType(
     about="a number per text", learnt=("the teacher's numbers", "the labels"),
 )
 TAGS = LabelType(
-    "tags", "token-classification", "token_classifier", ("TokenClassification",), form="tags",
+    "tags", "token-classification", "token_classifier", ("TokenClassification",), form=Form.TAGS,
     metrics=("f1", "precision", "recall", "strict_f1", "token_accuracy"), main="f1", shown=("f1", "token_accuracy"),
     entities=("f1", "precision", "recall", "strict_f1"),
     soft="kd({source} -> {target}, T=T, mask=labels)", marks="a tag for each word",
@@ -167,7 +172,7 @@ TAGS = LabelType(
     source="conll",
 )
 SPANS = LabelType(
-    "spans", "question-answering", "span_classifier", ("QuestionAnswering", "QuestionAnsweringSimple"), form="spans",
+    "spans", "question-answering", "span_classifier", ("QuestionAnswering", "QuestionAnsweringSimple"), form=Form.SPANS,
     metrics=("exact_match", "f1", "has_answer_exact", "has_answer_f1", "no_answer_exact", "no_answer_f1"), main="f1",
     shown=("exact_match", "f1", "has_answer_f1", "no_answer_f1"),
     words={"has_answer": "HasAns", "no_answer": "NoAns"}, marks="answers at places of the text",
@@ -176,7 +181,7 @@ SPANS = LabelType(
     source="squad",
 )
 MASKED = LabelType(
-    "masked", "masked-lm", "masked_lm", ("MaskedLM", "WithLMHeadModel"), form="tokens",
+    "masked", "masked-lm", "masked_lm", ("MaskedLM", "WithLMHeadModel"), form=Form.TOKENS,
     metrics=("perplexity", "token_accuracy"), main="perplexity", shown=("perplexity",), lower_is_better=("perplexity",),
     about="masked words", learnt=("the teacher's distribution over the vocabulary", "the masked words"),
     source="text",
@@ -186,7 +191,7 @@ NEXT = replace(
     about="the next word", learnt=(MASKED.learnt[0], "the next words"),
 )
 NONE = LabelType(
-    "", "features", "", (), form="none", loss="kd", about="no labels", learnt=CLASS.learnt[:1],
+    "", "features", "", (), form=Form.NONE, loss="kd", about="no labels", learnt=CLASS.learnt[:1],
 )
 # fmt: on
 

@@ -460,7 +460,8 @@ def _of_answers(pair: _Pair, teacher: Sequence[Prediction], student: Sequence[Pr
 
 
 _BY_FORM: Mapping[Form, Callable[[_Pair, Sequence[Prediction], Sequence[Prediction]], Agreement]] = {
-    "class": _of_classes, "classes": _of_labels, "number": _of_values, "tags": _of_tags, "spans": _of_answers,
+    Form.CLASS: _of_classes, Form.CLASSES: _of_labels, Form.NUMBER: _of_values, Form.TAGS: _of_tags,
+    Form.SPANS: _of_answers,
 }  # fmt: skip
 """What is compared of predictions. Language models are compared by tokens, models without labels by similarities."""
 

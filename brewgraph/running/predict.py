@@ -34,7 +34,7 @@ from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.paths import EXPORT_RECORD
-from brewgraph.recipe.label_types import CLASS, NONE, LabelType, of_architecture
+from brewgraph.recipe.label_types import CLASS, NONE, Form, LabelType, of_architecture
 from brewgraph.recipe.recipe import Stage, Task, columns_used
 from brewgraph.recipe.settings.data_sources import Conll, DataSource, Squad
 from brewgraph.running.data_cache import DataCache, graphs_of, token_limit
@@ -361,7 +361,7 @@ def predictions(
             view = own_view(name, batch)
             inputs = model_inputs(model, view, device)
             logits = logits_of(model, inputs, label_type)
-            if label_type.form == "spans":
+            if label_type.form is Form.SPANS:
                 reference = {key: view[key].to(device) for key in ("index", "offsets", "null")}
                 answers.update(*answers.reduce(logits, reference))
                 continue
@@ -392,13 +392,13 @@ def read_logits(
     `logits` are (B, C), for `tags` (B, L, C). `view["words"]` (B, W) holds the position of each word's first token, -1
     without one, and `view["first"]` (B) the number of words of a sentence before those of its row.
     """
-    if label_type.form == "number":
+    if label_type.form is Form.NUMBER:
         yield from ({"value": value} for value in logits.reshape(len(logits)).tolist())
-    elif label_type.form == "tags":
+    elif label_type.form is Form.TAGS:
         for row_L, words_W, first in zip(logits.argmax(-1), view["words"].cpu(), view["first"].tolist(), strict=True):
             tags = [classes[row_L[place]] if place >= 0 else None for place in words_W.tolist()]
             yield {"tags": [None] * first + tags}
-    elif label_type.form == "classes":
+    elif label_type.form is Form.CLASSES:
         for row in logits.sigmoid().tolist():
             labels = [name for name, p in zip(classes, row, strict=True) if p > 0.5]
             yield {"labels": labels, "probabilities": dict(zip(classes, row, strict=True))}

@@ -38,7 +38,7 @@ from brewgraph.training.work import in_order
 
 ROWS = 512
 """The maximum number of labelled rows per teacher; as many again if some classes may be confused."""
-_CHECKED: tuple[Form, ...] = ("class", "classes", "tags", "spans")
+_CHECKED: tuple[Form, ...] = (Form.CLASS, Form.CLASSES, Form.TAGS, Form.SPANS)
 """Forms of labels with an order of classes. Numbers have none, tokens that of the vocabulary."""
 _FEATURES = ("logits", "start", "end")
 
@@ -70,7 +70,7 @@ class _Subject:
         if order.verdict == "permuted":
             name = f"{self.model.name}.{self.head}" if self.head else self.model.name
             swap = f"swap them: match `{name}.end` with the student's `start`, and `{name}.start` with its `end`"
-            code, help = ("B341", swap) if self.source.label_type.form == "spans" else ("B332", order.help)
+            code, help = ("B341", swap) if self.source.label_type.form is Form.SPANS else ("B332", order.help)
             raise SpecError([Diagnostic(code, order.message, self.model.span, help)])
         if order.verdict == "chance" and reporter is not None:
             reporter.say(f"warning: {order.message}; {order.help}")
@@ -190,7 +190,7 @@ def _is_crossed(checked: Checked, stage: Stage, task: Task, model: ModelDeclarat
 
 def _classes_of(label: Any, label_type: LabelType) -> set[int]:
     """The classes of a row's label."""
-    if label_type.form == "classes":
+    if label_type.form is Form.CLASSES:
         return {number for number, there in enumerate(label) if there}
     return set(label) if isinstance(label, list) else {label}
 
@@ -198,14 +198,14 @@ def _classes_of(label: Any, label_type: LabelType) -> set[int]:
 def _predictions(module: nn.Module, label_type: LabelType, view: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """What a model predicts for a batch and the labels: of rows, or of words that have a tag."""
     logits = logits_of(module, model_inputs(module, view, next(module.parameters()).device), label_type)
-    if label_type.form == "spans":
+    if label_type.form is Form.SPANS:
         guesses = torch.stack([part.argmax(-1).cpu() for part in logits], -1)
         return {"predicted": guesses, "true": torch.stack([view["start"], view["end"]], -1)}
     texts = _text_hashes(view)
-    if label_type.form == "classes":
+    if label_type.form is Form.CLASSES:
         return {"predicted": logits.float().sigmoid().cpu(), "true": view["labels"], "texts": texts}
     guesses, labels = logits.argmax(-1).cpu(), view["labels"]
-    if label_type.form == "class":
+    if label_type.form is Form.CLASS:
         return {"predicted": guesses, "true": labels.reshape(-1), "texts": texts}
     kept = labels >= 0
     return {"predicted": guesses[kept], "true": labels[kept], "tokens": view["input_ids"][kept]}
@@ -222,12 +222,12 @@ def _compare(
     kind: LabelType, seen: Mapping[str, torch.Tensor], classes: tuple[str, ...], name: str, order: Sequence[int]
 ) -> LabelOrder:
     predicted, true = seen["predicted"], seen["true"]
-    if kind.form == "spans":
+    if kind.form is Form.SPANS:
         return check_span_order(predicted, true, name)
     check = OrderCheck(classes, name, order)
-    if kind.form == "tags":
+    if kind.form is Form.TAGS:
         return check.tags(predicted, true, seen["tokens"])
-    return (check.several if kind.form == "classes" else check.labels)(predicted, true, seen["texts"])
+    return (check.several if kind.form is Form.CLASSES else check.labels)(predicted, true, seen["texts"])
 
 
 # ── rounding ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,7 +28,7 @@ from brewgraph.graph.container import Graph, info, nodes_of, of_kind, rewritten
 from brewgraph.models.fake.shapes import OneEndEach, Reach
 from brewgraph.models.heads import input_names, trunk_of
 from brewgraph.models.structure.read_class import dissect
-from brewgraph.recipe.label_types import LabelType
+from brewgraph.recipe.label_types import Form, LabelType
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.runtime.instructions import Batch
 
@@ -246,7 +246,7 @@ def example_batch(
             if column in kind.fields and kind.per_token:
                 for encoding in encodings.values():
                     encoding["labels"] = torch.zeros(rows, length, dtype=torch.long)
-            elif column in kind.fields and kind.form == "classes":
+            elif column in kind.fields and kind.form is Form.CLASSES:
                 tensors["labels"] = torch.zeros(rows, classes[data])
             else:
                 whole = column in kind.fields and not kind.is_float

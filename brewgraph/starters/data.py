@@ -17,7 +17,7 @@ from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
 from brewgraph.models.tokenization import Tokens
 from brewgraph.paths import locate, nearby
 from brewgraph.recipe.evaluate.elaborate import elaborate_data
-from brewgraph.recipe.label_types import CLASS, CLASSES, LABEL_TYPES, MASKED, NONE, VALUE, LabelType
+from brewgraph.recipe.label_types import CLASS, CLASSES, LABEL_TYPES, MASKED, NONE, VALUE, Form, LabelType
 from brewgraph.recipe.settings.data_sources import Conll, DataSource, Files, Squad, Text
 from brewgraph.source import Source, is_call
 from brewgraph.starters.models import SeenModel, WishFault
@@ -362,7 +362,7 @@ def _label_column(table: Split, name: str, kind: LabelType | None, text: Iterabl
     if (column := next((called[x] for x in _LABELS if x in called), None)) is not None:
         return column
     few = [x for x in columns if 1 < len(set(values[x])) <= max(2, len(rows) // 4) and _words(values[x]) < 3]
-    if len(few) == 1 and (kind is None or kind.form != "number"):
+    if len(few) == 1 and (kind is None or kind.form is not Form.NUMBER):
         return few[0]
     help = f"--label names it, --label none says that there is none; the columns are {listing(rows.column_names, 12)}"
     raise WishFault("--label", f"no column of `{name}` is clearly that of the labels: {help}")
@@ -425,7 +425,7 @@ def in_order_of(data: SeenData, teacher: SeenModel) -> SeenData:
             raise WishFault("--teacher", f"{counted}, and the data have {names}: {listing(classes, 8)}")
         return data
     unknown = [x for x in classes if x not in known]
-    missing = [x for x in seen if x not in known] or ([] if data.label_type.form == "tags" else unknown)
+    missing = [x for x in seen if x not in known] or ([] if data.label_type.form is Form.TAGS else unknown)
     if missing and unknown and (not numbered or names > len(known)):
         help = "where it names the same classes otherwise, --labels names them in the order of its logits"
         message = f"the data have the label{'s' if len(missing) > 1 else ''} {listing(missing, 6)}"

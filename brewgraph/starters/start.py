@@ -10,7 +10,7 @@ from pathlib import Path
 from brewgraph.checking.check import check
 from brewgraph.diagnostics import Diagnostic, SpecError, UsageError
 from brewgraph.paths import check_writable
-from brewgraph.recipe.label_types import CLASS, LabelType
+from brewgraph.recipe.label_types import CLASS, Form, LabelType
 from brewgraph.source import Source
 from brewgraph.starters.data import GUESS, SeenData, in_order_of, lengths, look_at_data
 from brewgraph.starters.held_out import hold_out
@@ -136,7 +136,7 @@ def _fits(teacher: SeenModel, data: SeenData) -> bool:
     head, labels = teacher.label_type, data.label_type
     if not labels:
         return head.task == CLASS.task
-    return head.task == labels.task and (head.form == "number") == (labels.form == "number")
+    return head.task == labels.task and (head.form is Form.NUMBER) == (labels.form is Form.NUMBER)
 
 
 def _of_pretraining(kind: LabelType) -> bool:

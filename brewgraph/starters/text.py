@@ -13,7 +13,7 @@ from typing import Any
 
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import at_home
-from brewgraph.recipe.label_types import LabelType
+from brewgraph.recipe.label_types import Form, LabelType
 from brewgraph.recipe.settings.base import Settings, setting_text
 from brewgraph.recipe.settings.data_sources import DATA, Conll, DataSource, Files, Squad, Text
 from brewgraph.source import Source
@@ -73,7 +73,7 @@ class Draft:
         """
         ours = self.student.layers if self.student is not None else self.layers
         theirs = self.teacher.layers
-        whole = self.shares_tokens or self.data.label_type.form == "tags"
+        whole = self.shares_tokens or self.data.label_type.form is Form.TAGS
         if not (self.hidden and whole and ours and theirs and ours <= theirs):
             return [], []
         return [round(n * theirs / ours) for n in range(1, ours + 1)], list(range(1, ours + 1))
@@ -152,7 +152,7 @@ def _terms(draft: Draft) -> list[str]:
     kind, name = draft.data.label_type, _name(draft.data.source)
     like = kind or draft.teacher.label_type
     soft = _mean(like.soft.format(source=f"big.{x}", target=f"small.{x}") for x in _outputs(like))
-    if kind.form == "tags" and not draft.shares_tokens:
+    if kind.form is Form.TAGS and not draft.shares_tokens:
         soft = "kd(words(big.logits) -> words(small.logits), T=T)"
     return [f"soft = {soft}", *([f"hard = {_hard(kind, name, 'small')}"] if kind else [])]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.models.heads import evaluating
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
-from brewgraph.recipe.label_types import LOSS, LabelType
+from brewgraph.recipe.label_types import LOSS, Form, LabelType
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.runtime.instructions import first_tensor
 from brewgraph.runtime.program import NOT_INPUTS
@@ -43,7 +43,7 @@ def can_score(module: nn.Module, label_type: LabelType, classes: Sequence[str], 
         return head in heads and can_score(heads[head], label_type, classes)
     if not type(module).__name__.endswith(label_type.ends):
         return False
-    wanted = len(classes) if label_type.per_class else 1 if label_type.form == "number" else None
+    wanted = len(classes) if label_type.per_class else 1 if label_type.form is Form.NUMBER else None
     return wanted is None or getattr(getattr(module, "config", None), "num_labels", 0) == wanted
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from brewgraph.recipe.label_types import LabelType
+from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, SPANS, TAGS, VALUE, LabelType
 from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme
 
 
@@ -63,13 +63,13 @@ class Scored:
 
 
 METRICS: dict[str, Callable[[Scored], Metric]] = {
-    "class": lambda of: ClassMetrics(len(of.classes)),
-    "classes": lambda of: LabelsMetrics(len(of.classes)),
-    "value": lambda of: ValueMetrics(),
-    "tags": lambda of: TagMetrics(of.classes, of.examples),
-    "spans": lambda of: SpanMetrics(of.examples, of.null_threshold),
-    "next": lambda of: TokenMetrics(),
-    "masked": lambda of: TokenMetrics(),
+    CLASS: lambda of: ClassMetrics(len(of.classes)),
+    CLASSES: lambda of: LabelsMetrics(len(of.classes)),
+    VALUE: lambda of: ValueMetrics(),
+    TAGS: lambda of: TagMetrics(of.classes, of.examples),
+    SPANS: lambda of: SpanMetrics(of.examples, of.null_threshold),
+    NEXT: lambda of: TokenMetrics(),
+    MASKED: lambda of: TokenMetrics(),
 }
 """What makes the metric of each label type, by its name. The names of its values, and of which of them a lower one is
 better, are in `recipe/label_types.py`.

@@ -14,7 +14,7 @@ from datasets.features.features import FeatureType
 
 from brewgraph.data.sources.rows import Split, value_text
 from brewgraph.diagnostics import MOST_NAMES, SourceFault, few, listing, shortened, suggest
-from brewgraph.recipe.label_types import LabelType
+from brewgraph.recipe.label_types import Form, LabelType
 from brewgraph.recipe.settings.data_sources import DataSource
 
 Label = str | int | float
@@ -85,13 +85,13 @@ def encode_labels(
     if not columns:
         return Labelling((), {})
     train = splits["train"]
-    if label_type.form == "number":
+    if label_type.form is Form.NUMBER:
         values = {
             field: read_numbers(split, columns[0], "B403", "label", f"the label in row {{row}} of {split.place}")
             for field, split in splits.items()
         }
         return Labelling((), values, datasets.Value("float32"))
-    if label_type.form == "classes":
+    if label_type.form is Form.CLASSES:
         several = _find_several(train, columns, asked, marks)
         rows = {field: _encode_several(split, columns, several) for field, split in splits.items()}
         notes: tuple[str, ...] = ()

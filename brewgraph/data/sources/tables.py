@@ -23,7 +23,7 @@ from brewgraph.data.sources.rows import (
     value_text,
 )
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.label_types import CLASS, VALUE
+from brewgraph.recipe.label_types import CLASS, VALUE, Form
 from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 
 Table = Files | Hub
@@ -112,7 +112,7 @@ def _hub_facts(source: Hub, folder: Path) -> DataFacts:
     """Without the rows where the data set describes itself."""
     text, label = _columns(source)
     described = None
-    if source.label_type.form in ("class", "none") and not (source.weighted or source.classes):
+    if source.label_type.form in (Form.CLASS, Form.NONE) and not (source.weighted or source.classes):
         described = _described(source, folder, text, label[0] if label else None)
     return described or facts_by_reading(source, folder)
 

@@ -27,6 +27,7 @@ from brewgraph.recipe.label_types import (
     SPANS,
     TAGS,
     VALUE,
+    Form,
     LabelType,
     Name,
     Problem,
@@ -180,9 +181,9 @@ class Labelled(Data):
     @model_validator(mode="after")
     def _fits(self) -> Labelled:
         form = of_problem(self.problem_type).form
-        if isinstance(self.label, tuple) and form == "number":
+        if isinstance(self.label, tuple) and form is Form.NUMBER:
             raise ValueError(f"problem_type={self.problem_type} predicts one number: name one column of numbers")
-        if isinstance(self.label, tuple) and form != "classes":
+        if isinstance(self.label, tuple) and form is not Form.CLASSES:
             raise ValueError("several label columns need problem_type=multi_label")
         if self.label is None and self.problem_type != CLASS.problem:
             raise ValueError(f"problem_type={self.problem_type} needs a label")
@@ -190,7 +191,7 @@ class Labelled(Data):
             raise ValueError("several label columns name the classes themselves: remove `classes`")
         if self.classes is not None and not self.label_type.per_class:
             raise ValueError("classes need examples that have one class each, or a list of them")
-        if self.class_weights is not None and self.label_type.form != "class":
+        if self.class_weights is not None and self.label_type.form is not Form.CLASS:
             raise ValueError("class_weights need examples that have one class each")
         return self
 
