@@ -42,9 +42,10 @@ from brewgraph.running.predict import (
 )
 from brewgraph.running.run_faults import unwritten
 from brewgraph.training.evaluation import model_inputs, own_view
-from brewgraph.training.folder import display_path, json_text, replacing, write_text
+from brewgraph.training.folder import LOCK, display_path, json_text, replacing, write_text
 from brewgraph.training.lock import is_owned, locked
 
+_SCRATCH = ".export-"
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
 """The name of a target's file."""
 _LIBRARIES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf"), "torch": ()}
@@ -436,9 +437,17 @@ def difference(one: Tensor, other: Tensor, mask_BL: Tensor | None, label_type: L
 
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """A folder in `parent` for the files of a call, also for those of libraries: other disks may be smaller."""
+    """A folder in `parent` for the files of a call, also for those of libraries: other disks may be smaller. Those that
+    killed processes left there are removed.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as folder:
+    for left in parent.glob(f"{_SCRATCH}*"):
+        if is_file(left / LOCK) and not is_owned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent) as folder,
+        locked(Path(folder), lambda text: None),
+    ):
         before, tempfile.tempdir = tempfile.tempdir, folder
         try:
             yield Path(folder)

@@ -178,7 +178,9 @@ def test_two_exports_to_one_folder_do_not_mix(run: Path, tmp_path: Path) -> None
         assert part.is_dir()
     assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
     assert f"{out.name}`: wait for it, or choose another folder with --out" in result.stderr
-    (part / ".lock").write_text(json.dumps({"host": socket.gethostname(), "process": 2**22 + 1, "started": 1.0}))
+    (scratch := tmp_path / ".export-abc").mkdir()
+    for left in (part, scratch):
+        (left / ".lock").write_text(json.dumps({"host": socket.gethostname(), "process": 2**22 + 1, "started": 1.0}))
     result = command("export", str(run), "-q", "--to", "torch", "--out", str(out))
     assert result.exit_code == 0, result.output
     assert [path.name for path in tmp_path.iterdir()] == ["served"]
