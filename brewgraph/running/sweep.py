@@ -394,7 +394,7 @@ def _side_by_side(work: Work, jobs: Sequence[tuple[str, Params]]) -> Iterator[tu
         for position, (label, params) in left:
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_run_and_send, args=(sender, work, label, params), name=label)
-            with _deaf_to_ctrl_c():
+            with _sigint_blocked():
                 process.start()
             sender.close()
             running[receiver] = position, params, process
@@ -454,7 +454,7 @@ def _run_and_send(sender: Connection, work: Work, label: str, params: Params) ->
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
+def _sigint_blocked() -> Iterator[None]:
     """A process that starts within the block never receives SIGINT, which a terminal sends to all of them: the sweep
     ends its runs itself, also one that has not come to the point where it catches signals.
     """
