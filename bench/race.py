@@ -514,15 +514,17 @@ def main() -> None:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         options.contestants = [name for name in options.contestants if "bf16" not in name]
     before = options.out.read_text(encoding="utf-8").partition(MARK)[0] if options.out else ""
-    lengths: dict[str, Callable[[], Callable[[int], list[int]]]] = {"about 40 real tokens of 128": drawn_lengths}
+    lengths: list[tuple[str, Callable[[], Callable[[int], list[int]]], list[int]]] = [
+        ("about 40 real tokens of 128", drawn_lengths, options.batch)
+    ]
     if options.full:
-        lengths["128 real tokens of 128"] = lambda: lambda n: [LONGEST] * n
+        lengths.append(("128 real tokens of 128", lambda: lambda n: [LONGEST] * n, options.batch))
     if options.texts:
-        lengths[f"lengths of {options.texts.parent.name}"] = partial(real_lengths, options.texts)
+        middle = options.batch[len(options.batch) // 2]
+        lengths.append((f"lengths of {options.texts.parent.name}", partial(real_lengths, options.texts), [middle]))
     machine = f"{processor()} with {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
     lines = [f"{machine}, torch {torch.__version__}, batches padded to {LONGEST}"]
-    for title, make in lengths.items():
-        sizes = [options.batch[len(options.batch) // 2]] if title.startswith("lengths") else options.batch
+    for title, make, sizes in lengths:
         for size in sizes:
             lines += ["", f"### Batch {size}, {title}", ""]
             found: dict[str, Times] = {}

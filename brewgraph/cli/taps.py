@@ -12,6 +12,7 @@ import typer
 
 from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, models_of
 from brewgraph.cli.output import painter, table
+from brewgraph.diagnostics import shortened
 from brewgraph.inspect.targets import tap_tables
 from brewgraph.models.structure.anatomy import Module, ModuleValue, Taps, show
 
@@ -53,7 +54,7 @@ def overview(taps: Taps, depth: int | None = None) -> Iterator[str]:
     rows = list(_tree(taps, depth))
     names, shapes = (max(len(row[i]) for row in rows) for i in (0, 2))
     room = max(8, min(20, WIDTH - names - shapes - 4))
-    cut = [(name, kind if len(kind) <= room else f"{kind[: room - 1]}…", shape) for name, kind, shape in rows]
+    cut = [(name, shortened(kind, room), shape) for name, kind, shape in rows]
     yield from table(cut).splitlines()
     yield ""
     yield from _hints(taps)

@@ -12,7 +12,7 @@ from itertools import cycle, islice, product
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, simplefilter
 
-from brewgraph.diagnostics import UsageError
+from brewgraph.diagnostics import UsageError, shortened
 from brewgraph.display.lines import one_line
 from brewgraph.display.render import LIGHT
 from brewgraph.source import visible
@@ -286,8 +286,7 @@ def _not_below_zero(axes: Axes, values: Sequence[float]) -> None:
 
 def _short(name: str, length: int = _NAME) -> str:
     """A name in one line of so many characters, which turns no direction of a text."""
-    name = visible(one_line(name))
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+    return shortened(visible(one_line(name)), length)
 
 
 def _for_a_page(svg: str, title: str) -> str:

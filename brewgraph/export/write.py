@@ -42,7 +42,7 @@ from brewgraph.running.predict import (
 )
 from brewgraph.running.run_faults import unwritten
 from brewgraph.training.evaluation import model_inputs, own_view
-from brewgraph.training.folder import LOCK, display_path, json_text, replacing, write_text
+from brewgraph.training.folder import LOCK, display_path, json_text, places_beside, replacing, write_text
 from brewgraph.training.lock import is_owned, locked
 
 _SCRATCH = ".export-"
@@ -458,7 +458,7 @@ def _scratch(parent: Path) -> Iterator[Path]:
 @contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
     """`replacing`, without the unfinished folder after an error. Raises `RunError` if another process writes there."""
-    unfinished = folder.with_name(f".{folder.name}.part")
+    unfinished, _ = places_beside(folder)
     if is_owned(unfinished):
         where = display_path(folder)
         raise RunError(f"another process is writing `{where}`: wait for it, or choose another folder with --out")

@@ -76,8 +76,7 @@ def read_record(folder: Path) -> ExportRecord | None:
 
     try:
         content: Any = read_json(path)
-        content.setdefault("max_length", None)
-        known = {field.name: content[field.name] for field in fields(ExportRecord)}
+        known = {field.name: content[field.name] for field in fields(ExportRecord) if field.name in content}
         known["difference"] = _number(known["difference"])
         known["scores"] = {when: {k: _number(x) for k, x in own.items()} for when, own in known["scores"].items()}
         record = TypeAdapter(ExportRecord).validate_python(known)  # a `ValidationError` is a `ValueError`

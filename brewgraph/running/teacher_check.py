@@ -241,7 +241,7 @@ _ROOM = 1.5
 
 def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
     """Say for each teacher in bf16, fp16 or fewer bits how far its outputs are from those in fp32, and its predictions:
-    the Kullback-Leibler divergence from the exact distribution over classes.
+    the Kullback-Leibler divergence from the exact distribution over classes; and which formats the processor emulates.
 
     The main process loads it in fp32 for that, one teacher after the other, where there is memory for it, and frees it.
     """

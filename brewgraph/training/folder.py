@@ -274,7 +274,7 @@ def remove(path: Path) -> None:
 def replacing(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `folder` when the block succeeds; until then that stays whole."""
     put_back(folder)
-    temporary, before = _beside(folder)
+    temporary, before = places_beside(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     yield temporary
@@ -304,13 +304,13 @@ def put_back(folder: Path) -> None:
     """
     if not folder.name or os.path.lexists(folder):
         return
-    temporary, before = _beside(folder)
+    temporary, before = places_beside(folder)
     if os.path.isdir(temporary) and os.path.isdir(before):
         with suppress(OSError):  # another process was faster, or the disk is read-only
             before.rename(folder)
 
 
-def _beside(folder: Path) -> tuple[Path, Path]:
+def places_beside(folder: Path) -> tuple[Path, Path]:
     """What `replacing` calls the new folder until it is whole, and the earlier one until it is removed."""
     return folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}{_EARLIER}")
 

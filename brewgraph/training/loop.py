@@ -40,7 +40,7 @@ from brewgraph.training.processes import (
     make_accelerator,
     on_main_process,
     this_process,
-    without_effect,
+    without_gain,
 )
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.shards import Shards, sharding
@@ -160,7 +160,7 @@ class _Training:
         if fresh and accelerator.is_main_process:
             run.keeper.forget()
         title = f"{self.name}: {placed.work.name}" if placed.work.name else self.name
-        for note in without_effect(placed.work.settings, accelerator.device):
+        for note in without_gain(placed.work.settings, accelerator.device):
             self.reporter.say(note)
         if shards is not None:
             self.reporter.say(shards.note)

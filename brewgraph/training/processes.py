@@ -109,8 +109,8 @@ def hardware() -> str:
     return f"{ranks:,} × {name}" if ranks > 1 else name
 
 
-def without_effect(settings: Train, device: torch.device) -> Iterator[str]:
-    """What there is to say of settings that do nothing, or only harm, on this device or for these processes."""
+def without_gain(settings: Train, device: torch.device) -> Iterator[str]:
+    """What there is to say of settings that gain nothing on this device or for these processes."""
     asked = parse_flag_from_env("ACCELERATE_USE_FSDP")
     if asked and this_process().num_processes == 1:
         yield "FSDP has no effect on one process: nothing is sharded"

@@ -108,7 +108,7 @@ def step(distiller: Distiller, progress: float = 0.0) -> tuple[Tensor, dict[str,
     return output.loss.detach(), output.terms, grads
 
 
-def assert_same(one: Distiller, other: Distiller, *, progress: float = 0.0, close: float = 3e-6) -> None:
+def assert_same(one: Distiller, other: Distiller, *, progress: float = 0.0, close: float = 1e-6) -> None:
     """Loss, terms and gradients agree; lengths of differences, in parts of the gradient of all parameters."""
     (loss, terms, grads), (expected, others, wanted) = step(one, progress), step(other, progress)
     assert loss.item() == pytest.approx(expected.item(), rel=close)
@@ -138,7 +138,7 @@ def test_chunks_are_whole_logits(kind: str, loss: str, tmp_path: Path) -> None:
     """Every head, with one loss and with two on the same logits, in fp32."""
     chunks, whole = both(project(tmp_path, kind, loss))
     assert len(chunks.program.decoders) == 2
-    assert_same(chunks, whole)
+    assert_same(chunks, whole, close=3e-6)  # in fp32, by processor
     assert_same(chunks.double(), whole.double(), close=1e-12)
 
 

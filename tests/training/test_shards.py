@@ -33,7 +33,7 @@ from brewgraph.runtime.distiller import Distiller
 from brewgraph.training import shards as sharded
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import train
-from brewgraph.training.processes import this_process, without_effect
+from brewgraph.training.processes import this_process, without_gain
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.shards import ShardedModule, Sharding, Shards, gathered, scattered, sharding
 from tests.small import WORDS, metrics, project, rows, save, tokenizer, write_rows
@@ -105,9 +105,9 @@ def test_other_engines_are_refused_before_the_processes_connect(
 def test_a_launch_that_shards_nothing_is_reported(launched: pytest.MonkeyPatch) -> None:
     """FSDP on one process, and sharded teachers without FSDP."""
     cpu = torch.device("cpu")
-    assert list(without_effect(Train(), cpu)) == ["FSDP has no effect on one process: nothing is sharded"]
+    assert list(without_gain(Train(), cpu)) == ["FSDP has no effect on one process: nothing is sharded"]
     launched.setenv("ACCELERATE_USE_FSDP", "false")
-    assert list(without_effect(Train(shard_teachers=True), cpu)) == [
+    assert list(without_gain(Train(shard_teachers=True), cpu)) == [
         "`shard_teachers = true` has no effect: accelerate's configuration has no `distributed_type: FSDP`"
     ]
 
