@@ -26,8 +26,8 @@ help:
 	@echo "                  grammar/brew.lark"
 	@echo "make vscode       package the extension for Visual Studio Code into dist/ (needs npm)"
 	@echo "make wheel        build the package into dist/"
-	@echo "make bench        race TextBrewer, torchdistill and loops by hand in an environment of their own (an hour or"
-	@echo "                  more, on a machine that does nothing else), and write docs/speed.md"
+	@echo "make bench        race TextBrewer, torchdistill and loops by hand in an environment of their own (some 45"
+	@echo "                  minutes, on a machine that does nothing else), and write docs/speed.md"
 	@echo "make clean        remove the environment and what was built"
 
 quickstart: $(READY)
@@ -76,7 +76,7 @@ bench: $(READY)
 	.bench/bin/python -m pip install $(PIP_ARGS) -q -c constraints.txt torch
 	.bench/bin/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[board]"
 	.bench/bin/python -m pip install $(PIP_ARGS) -q --no-deps textbrewer==0.2.1.post1 torchdistill==1.1.5
-	HF_HUB_OFFLINE=1 .bench/bin/python bench/race.py --batch 8 16 32 --full --seconds 60 --out docs/speed.md $(RACE_ARGS)
+	HF_HUB_OFFLINE=1 .bench/bin/python bench/race.py --full --seconds 60 --out docs/speed.md $(RACE_ARGS)
 
 clean:
 	rm -rf $(VENV) .bench dist build site .pytest_cache .mypy_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib.util import find_spec
 from typing import Annotated
@@ -23,4 +24,6 @@ def command(
     from brewgraph.editor.server import build
 
     sys.setswitchinterval(0.001)  # requests are answered beside a thread that reads texts
-    build(entries()).start_io()
+    server = build(entries())
+    gc.freeze()  # what is loaded stays: searches for garbage, several per second of typing, need not go through it
+    server.start_io()

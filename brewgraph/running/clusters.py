@@ -21,6 +21,9 @@ _MINUTES = 24 * 60
 _POLL = 1.0
 """Seconds between two looks at the jobs; how often the cluster itself is asked is up to submitit."""
 
+_GRACE = 30.0
+"""Seconds in which a run ends, as many as Slurm gives it."""
+
 T = TypeVar("T")
 
 
@@ -73,7 +76,7 @@ def run_jobs(
     """Run calls as jobs, at most so many at once, and give what each returns, or its fault as a line, as they end, with
     its position. What submitit writes lies in `folder`, which all machines have to see.
 
-    Raises UsageError where the cluster takes no jobs. Jobs that are left at an interruption are cancelled.
+    Raises UsageError where the cluster takes no jobs. Jobs that are left at an interruption are ended, as by SIGTERM.
     """
     executor = _executor(cluster, folder)
     left, running = iter(enumerate(calls)), dict[Any, int]()
@@ -95,8 +98,7 @@ def run_jobs(
             if not ended:
                 time.sleep(_POLL)
     finally:
-        for job in running:
-            job.cancel(check=False)
+        _end(cluster, list(running))
 
 
 def _executor(cluster: Cluster, folder: Path) -> Any:
@@ -119,11 +121,32 @@ def _executor(cluster: Cluster, folder: Path) -> Any:
 def _submit(executor: Any, cluster: Cluster, call: Callable[[], Any]) -> Any:
     from submitit.core.utils import FailedSubmissionError
 
+    # a terminal sends Ctrl-C to all processes, also to those that submitit starts here: `_end` ends them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return executor.submit(_Job(call))
     except (FailedSubmissionError, OSError) as error:
         last = next(reversed(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(f"{cluster.kind} takes no job: {one_line(last)}; see --cluster-set") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(cluster: Cluster, jobs: Sequence[Any]) -> None:
+    """End jobs, whose runs write checkpoints. Those of this machine are waited for: submitit would kill them after a
+    second.
+    """
+    if cluster.kind != "local":
+        for job in jobs:
+            job.cancel(check=False)
+        return
+    for _ in range(2):  # a job that is starting up does not hear the first signal
+        jobs = [job for job in jobs if not job.done()]
+        for job in jobs:
+            os.kill(int(job.job_id), signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE
+        while any(not job.done() for job in jobs) and time.monotonic() < deadline:
+            time.sleep(_POLL / 10)
 
 
 def _outcome(job: Any) -> Any:

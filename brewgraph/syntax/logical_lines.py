@@ -29,6 +29,8 @@ _LEXEME = re.compile(
     re.VERBOSE,
 )
 PARTNER = {"(": ")", "[": "]", "{": "}"}
+_BRACKET = re.compile(r'"[^"\n]*"?|#[^\n]*|(?P<open>[(\[{])|(?P<close>[)\]}])')
+"""A bracket, or what may hold one that does not count."""
 _BLANK = re.compile(r"(?:[ \t\f\r\n]+|#[^\n]*\n)*")
 """What stands before the next line that holds code."""
 MOST_LEXEMES, LONGEST, DEEPEST = 40_000, 1_000_000, 64
@@ -104,18 +106,21 @@ def too_large(text: str) -> tuple[str, int] | None:
     """What is beyond the limits of a spec, and where: `long` or `deep`. None for a spec within them."""
     if len(text) > LONGEST:
         return "long", LONGEST
-    depth = count = 0
-    for match in _LEXEME.finditer(text):
+    count, last = 0, len(text)
+    for match in _LEXEME.finditer(text) if len(text) > MOST_LEXEMES else ():
         count += match.lastgroup != "space"
         if count > MOST_LEXEMES:
-            return "long", match.start()
+            last = match.start()
+            break
+    depth = 0
+    for match in _BRACKET.finditer(text, 0, last):
         if match.lastgroup == "open":
             depth += 1
             if depth > DEEPEST:
                 return "deep", match.start()
         elif match.lastgroup == "close":
             depth = max(0, depth - 1)
-    return None
+    return ("long", last) if count > MOST_LEXEMES else None
 
 
 def blank(pieces: list[Lexeme]) -> str:

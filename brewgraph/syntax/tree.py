@@ -6,8 +6,8 @@ Equality ignores spans.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import dataclass_transform
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, dataclass_transform
 
 from brewgraph.source import Span
 
@@ -18,24 +18,30 @@ class Node:
     """Base of every node: each subclass is a frozen dataclass."""
 
     span: Span = field(compare=False, repr=False, kw_only=True)
+    _parts: ClassVar[tuple[str, ...]] = ()
+    """The fields that are no spans."""
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)
+        cls._parts = tuple(part.name for part in fields(cls) if part.compare)
 
-    def children(self) -> Iterator[Node]:
+    def children(self) -> list[Node]:
         """The nodes directly below, in the order of the text."""
-        for name in self.__dataclass_fields__:
+        found: list[Node] = []
+        for name in self._parts:
             value = getattr(self, name)
-            for member in value if isinstance(value, tuple) else (value,):
-                if isinstance(member, Node):
-                    yield member
+            if isinstance(value, Node):
+                found.append(value)
+            elif isinstance(value, tuple):
+                found += [member for member in value if isinstance(member, Node)]
+        return found
 
     def walk(self) -> Iterator[Node]:
         """This node and every node below it, parents first."""
         waiting: list[Node] = [self]
         while waiting:
             yield (node := waiting.pop())
-            waiting.extend(reversed([*node.children()]))
+            waiting += reversed(node.children())
 
 
 # ── expressions ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -68,6 +68,19 @@ def test_faulty_heads(head: str, code: str, help: str) -> None:
     assert help in found.help
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ('"yn"', "`labels`: expected an integer or a list, got `yn`"),
+        ('["a", 2]', "`labels`: expected a string, got `2`"),
+        ("0", "`labels`: it must be greater than 0, got `0`"),
+    ],
+)
+def test_a_setting_of_several_types(labels: str, message: str) -> None:
+    """All types that fit are named; of a list it is its member that is at fault."""
+    assert fault(f'teacher t = hf("x") {{ head a = token_classifier(labels={labels}) }}').message == message
+
+
 def test_an_average_has_the_heads_of_its_student() -> None:
     """It is named by the student, and is a teacher."""
     text = f"{HEADS}teacher e = ema(tiny, decay=0.9)\nx = kd(e.cls.logits -> tiny.cls.logits)\n{CLS}"

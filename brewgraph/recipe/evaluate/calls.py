@@ -476,8 +476,10 @@ def _apply(e: Evaluator, call: _Call, source: Evaluated, target: Evaluated, plac
         message = f"`{temperature.name}` needs the logits of two models, got {describe(source)} and {describe(target)}"
         raise e.fault("B210", message, temperature.span, help="a number or a schedule serves here: `T=4`")
     kind, options = "loss" if call.reduced else "values", _settled(operation, call.options, call.span)
-    loss = v.Apply(kind, operation.key, source, target, options, call.mask, declared=operation, span=call.span)
-    return replace(loss, reduced=call.reduced, written=frozenset(call.options))
+    return v.Apply(
+        kind, operation.key, source, target, options, call.mask, call.reduced, frozenset(call.options),
+        declared=operation, span=call.span,
+    )  # fmt: skip
 
 
 def _feature_of(x: Evaluated) -> str:

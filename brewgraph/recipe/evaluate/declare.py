@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
@@ -135,11 +135,13 @@ def settle(e: Evaluator, settings: type[S], arguments: Written, place: Span, nam
     try:
         made = settings.model_validate(values)
     except ValidationError as error:
+        found: dict[str, list[ErrorDetails]] = {}
         for fault in error.errors():
-            field = str(fault["loc"][0]) if fault["loc"] else ""
+            found.setdefault(str(fault["loc"][0]) if fault["loc"] else "", []).append(fault)
+        for field, same in found.items():
             if field not in faults:
                 where = arguments[field][1] if field in arguments else place
-                message, help = _words(fault, field, name, _description(settings, field))
+                message, help = _words(same, field, name, _description(settings, field))
                 faults[field] = e.fault("B122", message, where, help=help)
     if faults:
         raise next(iter(faults.values()))
@@ -164,23 +166,24 @@ def _places(arguments: Written) -> Mapping[str, Span]:
 
 
 _PLAIN = {
-    "tuple_type": "expected a list",
-    "string_type": "expected a string",
-    "bool_parsing": "expected true or false",
-    "bool_type": "expected true or false",
-    "int_type": "expected an integer",
-    "int_parsing": "expected an integer",
-    "int_from_float": "expected an integer",
-    "float_type": "expected a number",
-    "float_parsing": "expected a number",
-    "dataclass_type": "expected a list of layers",
-    "model_type": "expected layers of a model",
+    "tuple_type": "a list",
+    "string_type": "a string",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "dataclass_type": "a number with its unit",
+    "model_type": "layers of a model",
 }
-"""pydantic's errors in the terms of a spec."""
+"""What was expected, by pydantic's name of the error."""
 
 
-def _words(fault: ErrorDetails, field: str, name: str, description: str) -> tuple[str, str]:
-    """Message and remedy for one pydantic error."""
+def _words(faults: Sequence[ErrorDetails], field: str, name: str, description: str) -> tuple[str, str]:
+    """Message and remedy for pydantic's errors of one field: one for each type that it may have."""
+    fault = next((x for x in faults if any(isinstance(step, int) for step in x["loc"])), faults[0])  # that of a member
     kind, value, context = fault["type"], fault.get("input"), fault.get("ctx", {})
     if kind == "missing" and len(fault["loc"]) == 1:
         return f"`{name}` needs `{field}`", f"add {field}=…"
@@ -195,7 +198,10 @@ def _words(fault: ErrorDetails, field: str, name: str, description: str) -> tupl
         text = "wrong number of members"
     elif kind == "string_pattern_mismatch":
         text = "it is written module:name"
-    text = _PLAIN.get(kind, text[0].lower() + text[1:]).replace("input should be", "it must be")
+    if kind in _PLAIN:
+        alike = (x["type"] for x in faults if x["input"] is fault["input"])
+        text = f"expected {' or '.join(dict.fromkeys(_PLAIN[x] for x in alike if x in _PLAIN))}"
+    text = (text[0].lower() + text[1:]).replace("input should be", "it must be")
     shown = f", got `{value}`" if isinstance(value, str | int | float) and kind != "value_error" else ""
     if not field:
         return text, "correct one of them"

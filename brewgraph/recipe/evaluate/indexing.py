@@ -84,7 +84,8 @@ def _from_row(e: Evaluator, row: v.Row, x: t.Index, side: str | None) -> Evaluat
 
 
 def _member(row: v.Row, index: int, span: Span) -> v.Take:
-    return replace(row.take, feature=replace(row.take.feature, index=index), span=span)
+    take = row.take
+    return v.Take(take.kind, take.model, take.data, replace(take.feature, index=index), take.passing, span=span)
 
 
 def whole_row(e: Evaluator, row: v.Row) -> Group:

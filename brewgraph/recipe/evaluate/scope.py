@@ -324,8 +324,10 @@ def _may_stand(scope: Scope, s: t.Statement, collector: Collector) -> bool:
 
 def _is_free(scope: Scope, s: t.Named, collector: Collector) -> bool:
     """Whether a name is free in its body; functions have a separate name space."""
-    functions = {name: function.name_span for name, function in scope.functions.items()}
-    taken = (functions if isinstance(s, t.Function) else scope.places).get(s.name)
+    if isinstance(s, t.Function):
+        taken = scope.functions[s.name].name_span if s.name in scope.functions else None
+    else:
+        taken = scope.places.get(s.name)
     if taken is None:
         if not isinstance(s, t.Function):
             scope.places[s.name] = s.name_span
@@ -368,20 +370,31 @@ def word_of(s: t.Statement, keyword: str) -> Span:
 
 def warn_of_strays(scopes: Iterable[Scope], spec: t.Spec, collector: Collector) -> None:
     """W406 for an unused constant that is named like a setting, here or in other tools."""
+    constants = [
+        statement
+        for scope in scopes
+        for statement in scope.statements.values()
+        if isinstance(statement, t.Equation | t.Let)
+        and isinstance(statement.value, t.Constant | t.String | t.Percent | t.Duration)
+    ]
+    read = _names_read(spec) if constants else frozenset()
+    for statement in constants:
+        name = statement.name
+        if name in read:
+            continue
+        is_own, entry = name in foreign_words()["own setting"], foreign_words()["setting"].get(name)
+        if is_own or entry is not None:
+            write = f"write `train {{ {name} = {statement.value.span.text} }}`"
+            help = write if is_own or entry is None else entry.help
+            collector.add("W406", f"nothing reads `{name}`", statement.name_span, help=help)
+
+
+def _names_read(spec: t.Spec) -> frozenset[str]:
+    """The names that stand in expressions and strings, and `loss`."""
     read = {"loss"}
     for node in spec.walk():
         if isinstance(node, t.Name | t.Attribute):
             read.add(node.id if isinstance(node, t.Name) else node.name)
         elif isinstance(node, t.String):
             read.update(re.findall(IN_TEXT, node.value))
-    for scope in scopes:
-        for name, statement in scope.statements.items():
-            if name in read or not isinstance(statement, t.Equation | t.Let):
-                continue
-            if isinstance(statement.value, t.Constant | t.String | t.Percent | t.Duration):
-                is_own, entry = name in foreign_words()["own setting"], foreign_words()["setting"].get(name)
-                if not is_own and entry is None:
-                    continue
-                write = f"write `train {{ {name} = {statement.value.span.text} }}`"
-                help = write if is_own or entry is None else entry.help
-                collector.add("W406", f"nothing reads `{name}`", statement.name_span, help=help)
+    return frozenset(read)

@@ -225,7 +225,7 @@ def test_faulty_model_sources(source: str, code: str, place: tuple[int, int], me
         ('files(train="a", classes=[yes, "no"])', "B101", 35, "there is no `yes`", '`["yes", "no"]`'),
         ('files(train="a", batch=a)', "B101", 33, "there is no `a`", "the spec has"),
         ('files(train="a", batch=0)', "B122", 33, "`batch`: it must be greater than 0, got `0`", "all ranks"),
-        ('files(train="a", batch=1.5)', "B122", 33, "`batch`: expected an integer, got `1.5`", "ranks"),
+        ('files(train="a", batch=1.5)', "B122", 33, "`batch`: expected an integer or a number with its unit, got `1.5`", "ranks"),
         ('files(train="a", batch=true)', "B122", 33, "`batch` is not a boolean", "examples per batch"),
         ('files(train="a", batch_size=3)', "B120", 27, "`files` has no setting `batch_size`", "write `batch=32`"),
         ('files(train="a", text=3)', "B122", 32, "`text` names one or two columns", "text=[first, second]"),
