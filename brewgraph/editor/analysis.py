@@ -10,7 +10,6 @@ from typing import Any
 from brewgraph.checking.check import read
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError
 from brewgraph.editor.index import Index, index_of
-from brewgraph.graph.garbage import no_collections
 from brewgraph.paths import locate
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
@@ -120,13 +119,12 @@ def nothing(source: Source, faults: tuple[Fault, ...] = ()) -> Analysis:
 
 def analyse(source: Source, known: ParsedStatements | None = None) -> Analysis:
     """Read a text up to its names and kinds. `known` holds the statements of its last version."""
-    with no_collections():
-        try:
-            reading = read(source, {}, known)
-        except (RecursionError, SpecError) as error:
-            place = Span(source, 0, len(source.text.partition("\n")[0]))
-            deep = Diagnostic("B012", "its equations are nested too deeply", place, "split them into several")
-            diagnostics = error.diagnostics if isinstance(error, SpecError) else (deep,)
-            return nothing(source, faults_of(diagnostics, None, source))
-        faults = faults_of(reading.collector.sorted(), reading.spec, source)
-        return Analysis(source, reading.spec, faults, not reading.parsed.failed)
+    try:
+        reading = read(source, {}, known)
+    except (RecursionError, SpecError) as error:
+        place = Span(source, 0, len(source.text.partition("\n")[0]))
+        deep = Diagnostic("B012", "its equations are nested too deeply", place, "split them into several")
+        diagnostics = error.diagnostics if isinstance(error, SpecError) else (deep,)
+        return nothing(source, faults_of(diagnostics, None, source))
+    faults = faults_of(reading.collector.sorted(), reading.spec, source)
+    return Analysis(source, reading.spec, faults, not reading.parsed.failed)

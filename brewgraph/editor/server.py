@@ -36,6 +36,7 @@ from brewgraph.editor.places import Change, Text
 from brewgraph.editor.reference import Page, Reference
 from brewgraph.editor.remedies import remedies
 from brewgraph.editor.renaming import renamable, rename
+from brewgraph.graph.garbage import no_collections
 from brewgraph.ops.python_files import find_source
 from brewgraph.paths import locate
 from brewgraph.source import EncodingError, Source, Span, decode
@@ -171,22 +172,23 @@ class Editor:
     async def _read(self, document: Document) -> None:
         """Read the newest text, until there is no newer one; then publish, and check in the background."""
         loop = asyncio.get_running_loop()
-        while True:
-            text, source = document.text.text, document.source
-            try:
-                analysis = await loop.run_in_executor(self.pool, analyse, source, document.known)
-            except Exception as error:  # a fault of brewgraph: requests are answered as for an empty text
-                message = f"brewgraph cannot read {document.name}: {type(error).__name__}: {error}"
-                self.server.window_log_message(lsp.LogMessageParams(lsp.MessageType.Error, message))
-                analysis = nothing(source)
-            if document.analysis is not None:
-                document.move(document.analysis.source.text, text)
-            document.analysis = analysis
-            document.good = analysis if analysis.parsed or document.good is None else document.good
-            if document.text.text == text:
-                break
-        document.changed.set()
-        self.publish(document)
+        with no_collections():  # until all of it is published
+            while True:
+                text, source = document.text.text, document.source
+                try:
+                    analysis = await loop.run_in_executor(self.pool, analyse, source, document.known)
+                except Exception as error:  # a fault of brewgraph: requests are answered as for an empty text
+                    message = f"brewgraph cannot read {document.name}: {type(error).__name__}: {error}"
+                    self.server.window_log_message(lsp.LogMessageParams(lsp.MessageType.Error, message))
+                    analysis = nothing(source)
+                if document.analysis is not None:
+                    document.move(document.analysis.source.text, text)
+                document.analysis = analysis
+                document.good = analysis if analysis.parsed or document.good is None else document.good
+                if document.text.text == text:
+                    break
+            document.changed.set()
+            self.publish(document)
         document.checking = asyncio.create_task(self._check(document, source))
 
     async def _check(self, document: Document, source: Source) -> None:

@@ -29,6 +29,9 @@ _LEXEME = re.compile(
     re.VERBOSE,
 )
 PARTNER = {"(": ")", "[": "]", "{": "}"}
+_BLANKS = frozenset(("space", "comment", "newline"))
+_ALONE = frozenset(("space", "word", "operator", "mark", "number", "comment", "other"))
+"""Kinds of lexemes that concern no others."""
 _BRACKET = re.compile(r'"[^"\n]*"?|#[^\n]*|(?P<open>[(\[{])|(?P<close>[)\]}])')
 """A bracket, or what may hold one that does not count."""
 _BLANK = re.compile(r"(?:[ \t\f\r\n]+|#[^\n]*\n)*")
@@ -52,7 +55,7 @@ class Lexeme(NamedTuple):
     @property
     def is_blank(self) -> bool:
         """Whether the grammar does not see it: white space, a comment, a line break."""
-        return self.kind in ("space", "comment", "newline")
+        return self.kind in _BLANKS
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,16 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lex
     result: list[Lexeme] = []
     faults: list[BracketFault] = []
     opened: list[Lexeme] = []
-    previous: Lexeme | None = None
+    previous = ""
     blank_until = -1
     for match in _LEXEME.finditer(text, start, stop):
-        lexeme = Lexeme(match.lastgroup or "other", match.group(), match.start())
-        if lexeme.kind == "open":
+        kind = match.lastgroup or "other"
+        lexeme = Lexeme(kind, match[0], match.start())
+        if kind in _ALONE:
+            pass
+        elif kind == "open":
             opened.append(lexeme)
-        elif lexeme.kind == "close":
+        elif kind == "close":
             if not opened:
                 faults.append(BracketFault("stray", lexeme.start, lexeme.end))
             elif lexeme.text in [PARTNER[x.text] for x in opened]:
@@ -86,18 +92,18 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lex
             else:
                 faults.append(BracketFault("mismatch", lexeme.start, lexeme.end, opened[-1].start))
                 opened.pop()
-        elif lexeme.kind == "string" and (len(lexeme.text) == 1 or not lexeme.text.endswith('"')):
+        elif kind == "string" and (len(lexeme.text) == 1 or not lexeme.text.endswith('"')):
             faults.append(BracketFault("quote", lexeme.start, lexeme.end))
-        elif lexeme.kind == "newline":
+        elif kind == "newline":
             inside = bool(opened) and opened[-1].text != "{"
-            after = previous is not None and previous.kind == "operator"
+            after = previous == "operator"
             if lexeme.end > blank_until:  # once for all line breaks before the next line with code
                 blank_until = _BLANK.match(text, lexeme.end, stop).end()  # type: ignore[union-attr]  # matches nothing, too
             goes_on = blank_until < stop and text[blank_until] in "-+*/"
             lexeme = lexeme._replace(breaks=not (inside or after or goes_on))
         result.append(lexeme)
-        if not lexeme.is_blank:
-            previous = lexeme
+        if kind not in _BLANKS:
+            previous = kind
     faults += [BracketFault("unclosed", x.start, x.end) for x in opened]
     return result, faults
 
