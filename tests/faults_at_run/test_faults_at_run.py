@@ -16,6 +16,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests import warm
 from tests.conftest import REPOSITORY
 from tests.faults_at_run.page import PAGE, lines
 from tests.faults_at_run.table import DATA_FAULTS, FAULTS, DataFault, RunFault
@@ -32,24 +33,16 @@ def make(folder: Path) -> None:
     shutil.copy(folder / "train.jsonl", folder / "before")
 
 
+PATH = os.pathsep.join((str(Path(__file__).parent), str(REPOSITORY)))
+"""Where Python finds `sitecustomize`."""
+
+
 def run(
     folder: Path, spec: str = "spec.brew", *options: str, largest: int | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """`brewgraph run` in a process of its own."""
-
-    def limit() -> None:
-        if largest is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-
-    path = os.pathsep.join((str(Path(__file__).parent), str(REPOSITORY)))
-    return subprocess.run(
-        [sys.executable, "-m", "brewgraph", "run", spec, *options],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, **env},
-        preexec_fn=limit,
-        capture_output=True,
-        text=True,
-    )
+    command = ("-m", "brewgraph", "run", spec, *options)
+    return warm.start(command, folder, {**os.environ, "PYTHONPATH": PATH, **env}, largest)
 
 
 PROGRAM = """
@@ -68,13 +61,7 @@ print(bg.run("spec.brew", callbacks=[Ends()]), file=sys.stderr)
 
 def program(folder: Path, raises: str, **env: str) -> subprocess.CompletedProcess[str]:
     """A Python program that runs the spec, in a process of its own; under a fault its callback raises."""
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM.replace("WHAT", raises)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **env},
-        capture_output=True,
-        text=True,
-    )
+    return warm.start(("-c", PROGRAM.replace("WHAT", raises)), folder, {**os.environ, "PYTHONPATH": PATH, **env})
 
 
 def student(folder: Path) -> dict[str, Tensor]:
@@ -197,17 +184,14 @@ def test_a_run_holds_what_it_reads(what: str, tmp_path: Path, undisturbed: dict[
 def test_a_file_that_changes_while_a_check_reads_it(what: str, tmp_path: Path) -> None:
     """The check is of no rows that there are: it names the file, whatever it read, and remembers nothing of it."""
     make(folder := tmp_path / "project")
-    command = [sys.executable, "-m", "brewgraph", "check", "spec.brew"]
-    path = os.pathsep.join((str(Path(__file__).parent), str(REPOSITORY)))
-    env = {**os.environ, "PYTHONPATH": path, "BREWGRAPH_FACTS": "facts"}
-    ended = subprocess.run(
-        command, cwd=folder, env={**env, "FAULT": what, "STEP": "reading"}, capture_output=True, text=True
-    )
+    command = ("-m", "brewgraph", "check", "spec.brew")
+    env = {**os.environ, "PYTHONPATH": PATH, "BREWGRAPH_FACTS": "facts"}
+    ended = warm.start(command, folder, {**env, "FAULT": what, "STEP": "reading"})
     assert ended.returncode == 1, ended.stderr
     assert "error[B404]: `train.jsonl` changed while it was read" in ended.stdout
     assert "check again, once nothing writes it" in ended.stdout
     shutil.copy(folder / "before" / "train.jsonl", folder)
-    again = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    again = warm.start(command, folder, env)
     assert (again.returncode, "error" in again.stdout) == (0, False), again.stdout
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,17 @@ def test_ctrl_c_ends_the_jobs_of_this_machine(tmp_path: Path) -> None:
         time.sleep(0.1)
     jobs = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
-    _, printed = process.communicate()
+    try:
+        _, printed = process.communicate(timeout=120)
+        left = [job for job in jobs if job.is_running()]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert "Traceback" not in printed
     assert printed.splitlines()[-1] == "interrupted with 0 of 2 runs finished; run the same command again"
     assert len(jobs) >= 4  # of each job a controller and its task
-    assert not any(job.is_running() for job in jobs)
+    assert not left
     assert len({path.parents[2] for path in tmp_path.glob("runs/student-*/checkpoints/step-*/complete.json")}) == 2
 
 
