@@ -3,7 +3,7 @@
 A test that starts many processes takes most of its time to import. Here one process per test process imports what a run
 imports, and forks for each command, which gets its folder, environment, output and limits as a new process would.
 
-    python tests/warm.py        serves: a line of JSON is a command, the line that answers is its exit status
+    python tests/warm.py        serves: a line of JSON is a command, the line that answers its exit status, stdout and stderr
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import json
 import os
 import resource
 import runpy
+import selectors
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -27,18 +27,14 @@ from typing import Any
 def start(
     arguments: Sequence[str], folder: Path, env: Mapping[str, str], largest: int | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`python ARGUMENTS` for `-m MODULE …`, `-c PROGRAM` or a file, with no file larger than so many bytes."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
-        here = f"/proc/{os.getpid()}/fd/"
-        outputs = [f"{here}{file.fileno()}" for file in (out, error)]
-        asked = {"arguments": [*arguments], "folder": str(folder), "env": dict(env), "largest": largest, "out": outputs}
-        server = _server()
-        assert server.stdin is not None
-        assert server.stdout is not None
-        server.stdin.write(json.dumps(asked) + "\n")
-        server.stdin.flush()
-        status = int(server.stdout.readline())
-        return subprocess.CompletedProcess([*arguments], status, *(Path(path).read_text() for path in outputs))
+    """`python -m MODULE …` or `python -c PROGRAM`, with no file larger than so many bytes."""
+    asked = {"arguments": [*arguments], "folder": str(folder), "env": dict(env), "largest": largest}
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(asked) + "\n")
+    server.stdin.flush()
+    return subprocess.CompletedProcess([*arguments], *json.loads(server.stdout.readline()))
 
 
 @cache
@@ -54,17 +50,42 @@ def _server() -> subprocess.Popen[str]:
 def serve() -> dict[str, Any] | None:
     """Fork for each line of stdin: in the child its command, and None at the end of stdin."""
     for line in sys.stdin:
+        pipes = os.pipe(), os.pipe()
         if (child := os.fork()) == 0:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            for descriptor, (_, end) in enumerate(pipes, 1):
+                os.dup2(end, descriptor)
+            for pipe in pipes:
+                for end in pipe:
+                    os.close(end)
             return dict(json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        for _, end in pipes:
+            os.close(end)
+        texts = read_all([end for end, _ in pipes])
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *texts]), flush=True)
     return None
+
+
+def read_all(ends: Sequence[int]) -> list[str]:
+    """What is written into pipes until nobody writes any more."""
+    found = dict.fromkeys(ends, b"")
+    with selectors.DefaultSelector() as waiting:
+        for end in ends:
+            waiting.register(end, selectors.EVENT_READ)
+        while waiting.get_map():
+            for key, _ in waiting.select():
+                chunk = os.read(key.fd, 1 << 16)
+                found[key.fd] += chunk
+                if not chunk:
+                    waiting.unregister(key.fd)
+                    os.close(key.fd)
+    return [text.decode() for text in found.values()]
 
 
 def become(asked: Mapping[str, Any]) -> None:
     """Run a command in this process, as a new one would."""
-    for descriptor, path in enumerate((os.devnull, *asked["out"])):
-        os.dup2(os.open(path, os.O_RDWR), descriptor)
-    sys.stdin = os.fdopen(0)  # what was read ahead belongs to the server
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")  # what was read ahead belongs to the server
+    sys.stderr = os.fdopen(2, "w", buffering=1)
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["env"])
