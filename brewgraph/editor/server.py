@@ -544,7 +544,8 @@ def _add_names(server: LanguageServer, editor: Editor) -> None:
 
 def _again(document: Document, text: str) -> Analysis:
     """Another text in a document's place. Called in the thread that reads."""
-    return analyse(Source(text, document.name), document.tried)
+    with no_collections():
+        return analyse(Source(text, document.name), document.tried)
 
 
 def _refusing(action: Callable[[], Any]) -> Any:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from brewgraph.diagnostics import UsageError
@@ -87,35 +82,6 @@ def test_near_its_time_limit_a_job_is_interrupted_and_queued_again(monkeypatch: 
         signal.signal(signal.SIGUSR2, before)
     assert steps == ["checkpoint", "queued again"]
     assert clusters._Job(partial(divide, 1, 2)).checkpoint().result() == 0.5
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_the_jobs_of_this_machine(tmp_path: Path) -> None:
-    """A terminal sends it to the jobs, too. Each run writes a checkpoint, and all that is printed is brewgraph's line."""
-    spec = write_tiny(tmp_path)
-    spec.write_text(spec.read_text().replace("steps = 2", "steps = 1000000"))
-    command = ("sweep", spec.name, "--set", "T=2,4", "--cluster", "local", "--jobs", "2")
-    process = subprocess.Popen(
-        (sys.executable, "-m", "brewgraph", *command),
-        cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 200
-    while len(list(tmp_path.glob("runs/student-*/metrics.jsonl"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    jobs = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, signal.SIGINT)
-    try:
-        _, printed = process.communicate(timeout=120)
-        left = [job for job in jobs if job.is_running()]
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130
-    assert "Traceback" not in printed
-    assert printed.splitlines()[-1] == "interrupted with 0 of 2 runs finished; run the same command again"
-    assert len(jobs) >= 4  # of each job a controller and its task
-    assert not left
-    assert len({path.parents[2] for path in tmp_path.glob("runs/student-*/checkpoints/step-*/complete.json")}) == 2
 
 
 @pytest.mark.parametrize(

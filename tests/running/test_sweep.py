@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -222,12 +223,14 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(spec: Path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("moment", ["starting", "training"])
-def test_ctrl_c_ends_a_sweep_of_processes_in_one_line(spec: Path, moment: str):
-    """A terminal sends it to all of them. Each writes a checkpoint, none a traceback, and the same command resumes."""
-    spec.write_text(spec.read_text().replace("steps = 2;", "steps = 400; eval_steps = 100%; logging_steps = 1;"))
+@pytest.mark.parametrize(("moment", "cluster"), [("starting", ""), ("training", ""), ("training", "local")])
+def test_ctrl_c_ends_a_sweep_of_processes_in_one_line(spec: Path, moment: str, cluster: str):
+    """A terminal sends it to all of them. Each writes a checkpoint, none a traceback, and none is left."""
+    if cluster:
+        pytest.importorskip("submitit")
+    spec.write_text(spec.read_text().replace("steps = 2;", "steps = 100000; eval_steps = 100%; logging_steps = 1;"))
     assert bg.run(spec.parent / "teacher.brew").fresh
-    options = ("--set", "T=2,4", "--jobs", "2")
+    options = ("--set", "T=2,4", "--jobs", "2", *(("--cluster", cluster) if cluster else ()))
     process = command(spec, *options, start_new_session=True)
     end, runs = time.monotonic() + 300, spec.parent / "runs"
     while time.monotonic() < end:
@@ -236,9 +239,17 @@ def test_ctrl_c_ends_a_sweep_of_processes_in_one_line(spec: Path, moment: str):
             break
         if moment == "starting" and len(psutil.Process(process.pid).children(recursive=True)) > 1:
             break
+    started = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=300)
+    try:
+        output, errors = process.communicate(timeout=120)
+        _, left = psutil.wait_procs(started, timeout=10)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, output) == (130, "")
+    assert len(started) >= (4 if cluster else 2)  # of each job of a cluster a controller and its task
+    assert not left
     assert "Traceback" not in errors
     assert errors.splitlines()[-1] == "interrupted with 0 of 2 runs finished; run the same command again"
     if moment == "training":
