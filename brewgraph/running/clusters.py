@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import one_line
-from brewgraph.training.signals import INTERRUPTIONS, caught_signals
+from brewgraph.training.signals import INTERRUPTIONS, caught_signals, sigint_blocked
 
 KINDS = ("slurm", "local")
 _MINUTES = 24 * 60
@@ -121,15 +121,12 @@ def _executor(cluster: Cluster, folder: Path) -> Any:
 def _submit(executor: Any, cluster: Cluster, call: Callable[[], Any]) -> Any:
     from submitit.core.utils import FailedSubmissionError
 
-    # a terminal sends Ctrl-C to all processes, also to those that submitit starts here: `_end` ends them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return executor.submit(_Job(call))
+        with sigint_blocked():
+            return executor.submit(_Job(call))
     except (FailedSubmissionError, OSError) as error:
         last = next(reversed(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(f"{cluster.kind} takes no job: {one_line(last)}; see --cluster-set") from None
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(cluster: Cluster, jobs: Sequence[Any]) -> None:

@@ -12,11 +12,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from multiprocessing import connection, get_all_start_methods, get_context, parent_process
+from multiprocessing import connection, get_all_start_methods, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -33,7 +33,7 @@ from brewgraph.running.scores import ScoreRow
 from brewgraph.source import Source
 from brewgraph.training.folder import RunFolder, runs_folder
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.signals import INTERRUPTIONS, Terminated, caught_signals
+from brewgraph.training.signals import INTERRUPTIONS, Terminated, caught_signals, sigint_blocked
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -387,6 +387,8 @@ def _side_by_side(work: Work, jobs: Sequence[tuple[str, Params]]) -> Iterator[tu
     forks = "forkserver" in get_all_start_methods()
     context: ForkServerContext | SpawnContext = get_context("forkserver") if forks else get_context("spawn")
     context.set_forkserver_preload(["brewgraph.running.run"])
+    if forks:
+        resource_tracker.ensure_running()  # it would be started with the first process, and unblocks SIGINT
     left = iter(enumerate(jobs))
     running: dict[Connection, tuple[int, Params, BaseProcess]] = {}
 
@@ -394,7 +396,7 @@ def _side_by_side(work: Work, jobs: Sequence[tuple[str, Params]]) -> Iterator[tu
         for position, (label, params) in left:
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_run_and_send, args=(sender, work, label, params), name=label)
-            with _sigint_blocked():
+            with sigint_blocked():
                 process.start()
             sender.close()
             running[receiver] = position, params, process
@@ -451,21 +453,6 @@ def _run_and_send(sender: Connection, work: Work, label: str, params: Params) ->
         run = SweptRun(params, fault=f"interrupted; {str(interruption) or _AGAIN}")
     with suppress(OSError):  # nobody reads it once the sweep is gone
         sender.send(run)
-
-
-@contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """A process that starts within the block never receives SIGINT, which a terminal sends to all of them: the sweep
-    ends its runs itself, also one that has not come to the point where it catches signals.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _on_cluster(work: Work, jobs: Sequence[tuple[str, Params]]) -> Iterator[tuple[int, SweptRun]]:

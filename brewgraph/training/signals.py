@@ -112,3 +112,18 @@ def caught_signals() -> Iterator[Signals]:
             signal.signal(number, handler)
         _current = None
     signals.end()
+
+
+@contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """A process that starts within the block never receives SIGINT, which a terminal sends to all of them: this one
+    ends it, also where it has not come to the point at which it catches signals.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

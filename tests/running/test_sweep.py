@@ -221,6 +221,16 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(spec: Path):
     assert [runs for _, _, runs, _ in resumed_scores] == [1, 2, 2]
 
 
+def hears_ctrl_c(process: int) -> bool:
+    """Whether SIGINT reaches a process: it neither blocks nor ignores it."""
+    try:
+        text = Path(f"/proc/{process}/status").read_text()
+    except OSError:  # it has ended
+        return False
+    status = dict(x.split(":", 1) for x in text.splitlines())
+    return not (int(status["SigBlk"], 16) | int(status["SigIgn"], 16)) >> (signal.SIGINT - 1) & 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("moment", "cluster"), [("starting", ""), ("training", ""), ("training", "local")])
@@ -240,6 +250,7 @@ def test_ctrl_c_ends_a_sweep_of_processes_in_one_line(spec: Path, moment: str, c
         if moment == "starting" and len(psutil.Process(process.pid).children(recursive=True)) > 1:
             break
     started = psutil.Process(process.pid).children(recursive=True)
+    hearing = [x.cmdline() for x in started if hears_ctrl_c(x.pid)]
     os.killpg(process.pid, signal.SIGINT)
     try:
         output, errors = process.communicate(timeout=120)
@@ -250,6 +261,7 @@ def test_ctrl_c_ends_a_sweep_of_processes_in_one_line(spec: Path, moment: str, c
     assert (process.returncode, output) == (130, "")
     assert len(started) >= (4 if cluster else 2)  # of each job of a cluster a controller and its task
     assert not left
+    assert not hearing, "one that hears it while it starts prints a traceback"
     assert "Traceback" not in errors
     assert errors.splitlines()[-1] == "interrupted with 0 of 2 runs finished; run the same command again"
     if moment == "training":
