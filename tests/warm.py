@@ -3,12 +3,14 @@
 A test that starts many processes takes most of its time to import. Here one process per test process imports what a run
 imports, and forks for each command, which gets its folder, environment, output and limits as a new process would.
 
-    python tests/warm.py        serves: a line of JSON is a command, the line that answers its exit status, stdout and stderr
+    python tests/warm.py        serves: a line of JSON is a list of commands, which start together; the line that answers
+                                is their exit statuses, stdouts and stderrs
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib.util
 import json
@@ -16,6 +18,9 @@ import os
 import resource
 import runpy
 import selectors
+import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,50 +28,105 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+_CAPABILITIES = 0x20080522
+"""The version of Linux's interface."""
+_ROOT_READS = 1 << 1 | 1 << 2
+"""DAC_OVERRIDE and DAC_READ_SEARCH, by which root reads what a file's mode forbids."""
+
 
 def start(
-    arguments: Sequence[str], folder: Path, env: Mapping[str, str], largest: int | None = None
+    arguments: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str],
+    limits: Mapping[int, int] | None = None,
+    *,
+    as_user: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m MODULE …` or `python -c PROGRAM`, with no file larger than so many bytes."""
-    asked = {"arguments": [*arguments], "folder": str(folder), "env": dict(env), "largest": largest}
+    """`python -m MODULE …` or `python -c PROGRAM …`, with limits of its resources; as a user, root may not read what a
+    file's mode forbids.
+    """
+    asked = {"arguments": [*arguments], "folder": str(folder), "env": dict(env)}
+    return _ended([asked | {"limits": [*(limits or {}).items()], "as_user": as_user}])[0]
+
+
+def start_ranks(*arguments: str, ranks: int = 2, **env: str) -> list[str]:
+    """`python -m MODULE …` or `python -c PROGRAM …` on so many processes of one group, as a launcher starts them; what
+    each of them prints. All have to end well.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    common = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(REPOSITORY), **group, **env}
+    asked = {"arguments": [*arguments], "folder": str(Path.cwd()), "limits": [], "as_user": False}
+    ended = _ended([asked | {"env": {**common, "RANK": str(x), "LOCAL_RANK": str(x)}} for x in range(ranks)])
+    assert not any(x.returncode for x in ended), "\n".join(f"{x.returncode}: {x.stderr[-4000:]}" for x in ended)
+    return [x.stdout for x in ended]
+
+
+def _ended(asked: Sequence[Mapping[str, Any]]) -> list[subprocess.CompletedProcess[str]]:
+    """Processes that have run. If this is broken off, as where a test has taken too long, none of them is left."""
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
-    server.stdin.write(json.dumps(asked) + "\n")
-    server.stdin.flush()
-    return subprocess.CompletedProcess([*arguments], *json.loads(server.stdout.readline()))
+    try:
+        server.stdin.write(json.dumps(asked) + "\n")
+        server.stdin.flush()
+        answers = json.loads(server.stdout.readline())
+    except BaseException:
+        os.killpg(server.pid, signal.SIGKILL)
+        _server.cache_clear()
+        raise
+    return [subprocess.CompletedProcess(x["arguments"], *answer) for x, answer in zip(asked, answers, strict=True)]
 
 
 @cache
 def _server() -> subprocess.Popen[str]:
     """The process that forks."""
     process = subprocess.Popen(
-        [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     atexit.register(process.communicate)  # closes its stdin, upon which it ends
     return process
 
 
 def serve() -> dict[str, Any] | None:
-    """Fork for each line of stdin: in the child its command, and None at the end of stdin."""
+    """Fork for each command of each line of stdin: in the child its command, and None at the end of stdin."""
     for line in sys.stdin:
-        pipes = os.pipe(), os.pipe()
-        if (child := os.fork()) == 0:
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            for descriptor, (_, end) in enumerate(pipes, 1):
-                os.dup2(end, descriptor)
-            for pipe in pipes:
-                for end in pipe:
-                    os.close(end)
-            return dict(json.loads(line))
-        for _, end in pipes:
-            os.close(end)
-        texts = read_all([end for end, _ in pipes])
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *texts]), flush=True)
+        children: list[tuple[int, list[int]]] = []
+        for asked in json.loads(line):
+            pipes = os.pipe(), os.pipe()
+            if (child := os.fork()) == 0:
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                for descriptor, (_, end) in enumerate(pipes, 1):
+                    os.dup2(end, descriptor)
+                for pipe in pipes:
+                    for end in pipe:
+                        os.close(end)
+                return dict(asked)
+            for _, end in pipes:
+                os.close(end)
+            children.append((child, [end for end, _ in pipes]))
+        texts = read_all([end for _, ends in children for end in ends])
+        answers = [
+            [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *(texts[end] for end in ends)]
+            for child, ends in children
+        ]
+        print(json.dumps(answers), flush=True)
     return None
 
 
-def read_all(ends: Sequence[int]) -> list[str]:
+def read_all(ends: Sequence[int]) -> dict[int, str]:
     """What is written into pipes until nobody writes any more."""
     found = dict.fromkeys(ends, b"")
     with selectors.DefaultSelector() as waiting:
@@ -79,7 +139,7 @@ def read_all(ends: Sequence[int]) -> list[str]:
                 if not chunk:
                     waiting.unregister(key.fd)
                     os.close(key.fd)
-    return [text.decode() for text in found.values()]
+    return {end: text.decode() for end, text in found.items()}
 
 
 def become(asked: Mapping[str, Any]) -> None:
@@ -89,8 +149,13 @@ def become(asked: Mapping[str, Any]) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["env"])
-    if asked["largest"] is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest"], asked["largest"]))
+    if asked["as_user"]:
+        libc, who, sets = ctypes.CDLL(None), struct.pack("Ii", _CAPABILITIES, 0), ctypes.create_string_buffer(24)
+        assert libc.capget(who, sets) == 0
+        effective, *others = struct.unpack("6I", sets)
+        assert libc.capset(who, struct.pack("6I", effective & ~_ROOT_READS, *others)) == 0
+    for which, most in asked["limits"]:
+        resource.setrlimit(which, (most, most))
     first = asked["env"].get("PYTHONPATH", "").split(os.pathsep)[0]
     sys.path.insert(0, first)
     if (Path(first) / "sitecustomize.py").exists():  # it waits for imports, which are done

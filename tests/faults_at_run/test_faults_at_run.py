@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import resource
@@ -42,7 +41,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """`brewgraph run` in a process of its own."""
     command = ("-m", "brewgraph", "run", spec, *options)
-    return warm.start(command, folder, {**os.environ, "PYTHONPATH": PATH, **env}, largest)
+    limits = {} if largest is None else {resource.RLIMIT_FSIZE: largest}
+    return warm.start(command, folder, {**os.environ, "PYTHONPATH": PATH, **env}, limits)
 
 
 PROGRAM = """
@@ -139,22 +139,9 @@ def test_a_hostile_file_of_data_is_one_diagnostic(fault: DataFault, tmp_path: Pa
         f'student tiny = hf("tiny")\ndata d = files(train="{fault.name}")\nloss = ce(d.labels -> tiny.logits)\n'
     )
 
-    def limit() -> None:
-        for capability in (1, 2):  # DAC_OVERRIDE and DAC_READ_SEARCH: root reads what its mode forbids
-            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
-        resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
-        resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
-
-    ended = subprocess.run(
-        [sys.executable, "-m", "brewgraph", "check", "spec.brew"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "BREWGRAPH_FACTS": "off"},
-        preexec_fn=limit,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    limits = {resource.RLIMIT_CPU: 60, resource.RLIMIT_DATA: 2 << 30}
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "BREWGRAPH_FACTS": "off"}
+    ended = warm.start(("-m", "brewgraph", "check", "spec.brew"), tmp_path, env, limits, as_user=True)
     assert (ended.returncode, ended.stderr) == (1, "")
     assert fault.said in " ".join(ended.stdout.split())
     assert ended.stdout.count("error[") == 1

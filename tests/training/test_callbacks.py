@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from torch import nn
 
 import brewgraph as bg
 from brewgraph.training.folder import RunFolder
-from tests.conftest import REPOSITORY
+from tests import warm
 from tests.small import metrics, project
 
 TRAIN = (
@@ -231,26 +228,11 @@ print(json.dumps(["end", os.environ["RANK"], result.stopped]), flush=True)
 @pytest.mark.slow
 def test_of_two_processes_one_tells_and_both_stop(tmp_path: Path) -> None:
     """The first process calls; all end at the same step, and go on from there."""
-    path, script = project(tmp_path, train="steps = 3"), tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    path = project(tmp_path, train="steps = 3")
     told = []
     for how in ("stop", "go"):
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            str(script),
-            str(path),
-            str(tmp_path / "run"),
-            how,
-        ]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=250, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        told.append(sorted(json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")))
+        said = "".join(warm.start_ranks("-c", SCRIPT, str(path), str(tmp_path / "run"), how))
+        told.append(sorted(json.loads(line) for line in said.splitlines() if line.startswith("[")))
     assert told == [
         [["end", "0", "two"], ["end", "1", "two"], ["step", "0", 1], ["step", "0", 2]],
         [["end", "0", None], ["end", "1", None], ["step", "0", 3]],

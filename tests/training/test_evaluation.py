@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +18,7 @@ from transformers import AutoConfig, PreTrainedModel
 from brewgraph.recipe.label_types import LABEL_TYPES
 from brewgraph.training.evaluation import Scores, can_score, evaluate
 from brewgraph.training.work import Material
+from tests import warm
 
 Batches = list[dict[str, Any]]
 
@@ -277,9 +274,8 @@ def test_logits_never_leave_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WORKER = """
-import sys, torch
+import torch
 torch.set_num_threads(1)
-sys.path.insert(0, {root!r})
 from accelerate import PartialState
 from brewgraph.training.processes import this_process
 from tests.training.test_evaluation import AUTO, batches, model, run
@@ -289,22 +285,15 @@ for label_type in AUTO:
     given = batches(label_type)
     part = given[:2] if rank == 0 else given[2:]
     found = run(label_type, model(label_type, "gpt2" if label_type == "next" else "bert"), part)
-    sys.stdout.write(f"{{label_type}} {{found.examples}} {{sorted(found.values.items())}}\\n")
-    sys.stdout.flush()
+    print(label_type, found.examples, sorted(found.values.items()))
 PartialState().destroy_process_group()
 """
 
 
 @pytest.mark.slow
-def test_two_ranks_score_as_one(tmp_path: Path) -> None:
+def test_two_ranks_score_as_one() -> None:
     """Two processes with a contiguous share each: both come to the scores of one process, for every type of label."""
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(root=str(Path(__file__).resolve().parents[2])))
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = sorted(done.stdout.splitlines())
+    lines = sorted("".join(warm.start_ranks("-c", WORKER)).splitlines())
     assert len(lines) == 2 * len(AUTO)
     for label_type in AUTO:
         whole = run(label_type, model(label_type, "gpt2" if label_type == "next" else "bert")).values

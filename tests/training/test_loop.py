@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from brewgraph.training.reporter import Reporter
 from brewgraph.training.state_files import read_state
 from brewgraph.training.trackers import Trackers
 from brewgraph.training.work import Material, StageWork
+from tests import warm
 from tests.small import metrics, project, rows, write_rows, write_spec
 
 State = dict[str, torch.Tensor]
@@ -87,10 +86,9 @@ def test_accumulation_changes_nothing(tmp_path: Path) -> None:
 
 
 WORKER = """
-import sys, torch
+import torch
 from pathlib import Path
 torch.set_num_threads(1)
-sys.path.insert(0, {root!r})
 from tests.training.test_loop import training
 from accelerate import PartialState
 weights, _ = training(Path({spec!r}), Path({out!r}){options})
@@ -102,11 +100,10 @@ state.destroy_process_group()
 
 
 STOPPED = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-sys.path.insert(0, {root!r})
 from brewgraph.training import loop
 from brewgraph.training.signals import Terminated
 from tests.training.test_loop import training
@@ -147,14 +144,8 @@ def on_two_ranks(spec: Path, out: Path, options: str = "") -> list[State]:
 
 
 def on_ranks(worker: str, spec: Path, out: Path, options: str = "") -> None:
-    """Run a script on two processes on the CPU."""
-    script = spec.parent / "worker.py"
-    root = str(Path(__file__).resolve().parents[2])
-    script.write_text(worker.format(root=root, spec=str(spec), out=str(out), options=options))
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-4000:]
+    """Run a program on two processes on the CPU."""
+    warm.start_ranks("-c", worker.format(spec=str(spec), out=str(out), options=options))
 
 
 @pytest.mark.slow

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import warnings
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from accelerate import PartialState
@@ -21,6 +18,7 @@ import brewgraph as bg
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.loop import StageRun
 from brewgraph.training.reporter import Reporter
+from tests import warm
 from tests.small import metrics, rows, save, write_data, write_rows
 
 HEAD = """brew 1
@@ -160,33 +158,12 @@ def main(folder: Path) -> None:
     distributed.destroy_process_group()
 
 
-def on_two_ranks(folder: Path) -> None:
-    """Run this module on two processes, which have a quarter of an hour, and end with it whatever happens."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-    launched = subprocess.Popen(
-        [*command, "-m", "tests.training.test_ranks", str(folder)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        said, _ = launched.communicate(timeout=900)
-    except subprocess.TimeoutExpired:
-        for process in (*psutil.Process(launched.pid).children(recursive=True), psutil.Process(launched.pid)):
-            process.kill()
-        pytest.fail(f"two ranks did not end: {launched.communicate()[0][-4000:]}")
-    assert launched.returncode == 0, said[-4000:]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All cases trained on two ranks."""
     path = tmp_path_factory.mktemp("ranks")
     write(path)
-    on_two_ranks(path)
+    warm.start_ranks("-m", "tests.training.test_ranks", str(path))
     return path
 
 

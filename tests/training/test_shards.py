@@ -36,6 +36,7 @@ from brewgraph.training.loop import train
 from brewgraph.training.processes import this_process, without_gain
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.shards import ShardedModule, Sharding, Shards, gathered, scattered, sharding
+from tests import warm
 from tests.small import WORDS, metrics, project, rows, save, tokenizer, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -285,14 +286,8 @@ def run_cases(path: str) -> None:
 def on_two_ranks(folder: Path, cases: Sequence[Case]) -> list[tuple[dict[str, Tensor], list[str], list[float]]]:
     """The results of the first rank, case by case, after a comparison with those of the second."""
     (folder / "cases.json").write_text(json.dumps(cases))
-    (folder / "worker.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom tests.training.test_shards import run_cases\n"
-        f"run_cases({str(folder / 'cases.json')!r})\n"
-    )
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(folder / "worker.py")]
-    done = subprocess.run([sys.executable, *launch], env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-6000:]
+    worker = f"from tests.training.test_shards import run_cases; run_cases({str(folder / 'cases.json')!r})"
+    warm.start_ranks("-c", worker)
     results = []
     for _, out, _, _ in cases:
         one, other = (torch.load(Path(out) / f"end-{rank}.pt", weights_only=True) for rank in range(2))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -26,6 +23,7 @@ from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import Draw, StageWork
+from tests import warm
 from tests.small import metrics, project
 from tests.training.toy import TASKS, Student, Toy, frozen_part, material, run, settings, two_stages, weights
 
@@ -494,10 +492,9 @@ def test_a_loss_that_is_no_number_names_stage_and_task(tmp_path: Path) -> None:
 # ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 WORKER = """
-import sys, torch
+import torch
 from pathlib import Path
 torch.set_num_threads(1)
-sys.path.insert(0, {root!r})
 from accelerate import PartialState
 from tests.training.toy import *
 made = []
@@ -514,13 +511,8 @@ state.destroy_process_group()
 @pytest.mark.slow
 def test_two_ranks_draw_and_train_as_one(tmp_path: Path) -> None:
     """The same tasks at the same steps; weights and metrics of one process, parts that no step reaches too."""
-    out, script = tmp_path / "ranks", tmp_path / "worker.py"
-    root = str(Path(__file__).resolve().parents[2])
-    script.write_text(WORKER.format(root=root, out=str(out)))
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-4000:]
+    out = tmp_path / "ranks"
+    warm.start_ranks("-c", WORKER.format(out=str(out)))
     made: list[Toy] = []
     expected, lines = run(two_stages(Student(TASKS), made), tmp_path / "one")
     tasks = [task for toy in made for task, _, _ in toy.seen]
