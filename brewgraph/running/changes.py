@@ -112,7 +112,7 @@ def spec_of(folder: RunFolder, name: str) -> tuple[Source, Mapping[str, Any]]:
         raise FileNotFoundError(path)
     text = path.read_text(encoding="utf-8")
     params: Mapping[str, Any] = resolved["params"]
-    return Source(text, str(Path(resolved["folder"]) / name)), params
+    return Source(text, name, Path(resolved["folder"])), params
 
 
 def _changes_of_content(

@@ -65,6 +65,7 @@ def test_a_report_holds_what_the_run_wrote(folder: RunFolder):
     assert "torch" in made.lock
     assert made.lock["spec"] == (folder.resolved or {})["spec"]
     assert made.plan is not None
+    assert made.plan.spec == "student.brew", "no folder of this machine: reports are given away"
     assert made.graphs is not None
 
 
