@@ -103,7 +103,7 @@ def _server() -> subprocess.Popen[str]:
 def serve() -> dict[str, Any] | None:
     """Fork for each command of each line of stdin: in the child its command, and None at the end of stdin."""
     for line in sys.stdin:
-        children: list[tuple[int, list[int]]] = []
+        children: dict[int, list[int]] = {}
         for asked in json.loads(line):
             pipes = os.pipe(), os.pipe()
             if (child := os.fork()) == 0:
@@ -116,30 +116,35 @@ def serve() -> dict[str, Any] | None:
                 return dict(asked)
             for _, end in pipes:
                 os.close(end)
-            children.append((child, [end for end, _ in pipes]))
-        texts = read_all([end for _, ends in children for end in ends])
-        answers = [
-            [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *(texts[end] for end in ends)]
-            for child, ends in children
-        ]
-        print(json.dumps(answers), flush=True)
+            children[child] = [end for end, _ in pipes]
+        print(json.dumps(ends_of(children)), flush=True)
     return None
 
 
-def read_all(ends: Sequence[int]) -> dict[int, str]:
-    """What is written into pipes until nobody writes any more."""
-    found = dict.fromkeys(ends, b"")
+def ends_of(children: Mapping[int, Sequence[int]]) -> list[tuple[int, str, str]]:
+    """Wait for processes: their exit statuses, and what they wrote into their pipes. One that fails ends the others, which
+    would wait for it.
+    """
+    texts = {pipe: b"" for pipes in children.values() for pipe in pipes}
+    statuses: dict[int, int] = {}
     with selectors.DefaultSelector() as waiting:
-        for end in ends:
-            waiting.register(end, selectors.EVENT_READ)
+        for child, pipes in children.items():
+            for pipe in pipes:
+                waiting.register(pipe, selectors.EVENT_READ, child)
         while waiting.get_map():
             for key, _ in waiting.select():
-                chunk = os.read(key.fd, 1 << 16)
-                found[key.fd] += chunk
-                if not chunk:
-                    waiting.unregister(key.fd)
-                    os.close(key.fd)
-    return {end: text.decode() for end, text in found.items()}
+                if chunk := os.read(key.fd, 1 << 16):
+                    texts[key.fd] += chunk
+                    continue
+                waiting.unregister(key.fd)
+                os.close(key.fd)
+                if any(x.data == key.data for x in waiting.get_map().values()):
+                    continue
+                statuses[key.data] = os.waitstatus_to_exitcode(os.waitpid(key.data, 0)[1])
+                if statuses[key.data]:
+                    for other in children.keys() - statuses.keys():
+                        os.kill(other, signal.SIGKILL)
+    return [(statuses[child], texts[one].decode(), texts[other].decode()) for child, (one, other) in children.items()]
 
 
 def become(asked: Mapping[str, Any]) -> None:
