@@ -117,6 +117,7 @@ print(made.spec.read_text(), row.columns, sorted(row.scores))
 """
 
 
+@pytest.mark.slow
 def test_a_type_of_labels(tmp_path: Path) -> None:
     """In a copy of the package: a new spec names it, trains on it and shows its metric."""
     package = tmp_path / "source" / "brewgraph"

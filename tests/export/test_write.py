@@ -187,6 +187,7 @@ def test_two_exports_to_one_folder_do_not_mix(run: Path, tmp_path: Path) -> None
     assert not (out / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_each_precision_says_what_it_changes(run: Path, exported: Path) -> None:
     """fp32 gives torch's outputs, lower precisions nearly, in smaller files; the table and the records agree."""
     told = {x: record(exported / f"onnx-{x}") for x in ALL}
@@ -271,6 +272,7 @@ def refused(*arguments: str, code: int = 2) -> str:
     return line.removeprefix("error: ")
 
 
+@pytest.mark.slow
 def test_modules_that_a_target_cannot_express_are_named(tmp_path: Path) -> None:
     """A GRU over the real tokens is laid out for one length; nothing is left in the folder."""
     gru = 'hf(model_type="bigru", hidden_size=8, embedding_size=8)'

@@ -90,6 +90,7 @@ def test_a_second_check_finds_nothing_out(world: Path, facts: Path, monkeypatch:
     assert [said(spec, world) for spec in specs] == first
 
 
+@pytest.mark.slow
 def test_a_second_check_loads_neither_torch_nor_transformers(world: Path, facts: Path) -> None:
     """The command, in a process of its own, says the same in both cases; so do those that compare and draw."""
     sound = f"{SAVED}{DATA}loss = mse(big.hidden[1] -> tiny.hidden[1] via linear) + ce(d.labels -> tiny.logits)\n"

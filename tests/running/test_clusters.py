@@ -29,6 +29,7 @@ def vanish() -> None:
     os._exit(3)
 
 
+@pytest.mark.slow
 def test_jobs_give_what_they_return_or_why_not(tmp_path: Path) -> None:
     """Each with its position; a job that raises or disappears is a line that names its log, and ends no other."""
     calls = [partial(divide, 6, 3), partial(divide, 1, 0), vanish, partial(divide, 1, 4)]
@@ -41,6 +42,7 @@ def test_jobs_give_what_they_return_or_why_not(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in log.read_text() + log.with_suffix(".out").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_as_jobs_is_the_sweep(tmp_path: Path) -> None:
     """The same scores as in this process, and the same folders: a second sweep finds them."""
     spec = Source.read(write_tiny(tmp_path))

@@ -195,6 +195,7 @@ def test_a_hub_that_refuses(run: Path, hub: StubHub) -> None:
     assert not any("README.md" in files for branches in hub.repos.values() for files in branches.values())
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_no_hub(run: Path, hub: StubHub) -> None:
     """Silent, gone in the middle of a file, gone before it says that it has the commit, or the login page of a network:
     one line each, soon, which says what is there.
@@ -224,6 +225,7 @@ def test_a_hub_that_is_no_hub(run: Path, hub: StubHub) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached(run: Path) -> None:
     """Nobody listens; and where the machine is told to be offline."""
     (result,) = push("http://127.0.0.1:9", [str(run), "me/x"])
