@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import one_line
-from brewgraph.training.signals import INTERRUPTIONS, caught_signals, sigint_blocked
+from brewgraph.training.signals import INTERRUPTIONS, caught_signals, starting_a_process
 
 KINDS = ("slurm", "local")
 _MINUTES = 24 * 60
@@ -83,7 +83,8 @@ def run_jobs(
 
     def start() -> None:
         for position, call in left:
-            running[_submit(executor, cluster, call)] = position
+            with starting_a_process():
+                running[_submit(executor, cluster, call)] = position
             return
 
     try:
@@ -122,8 +123,7 @@ def _submit(executor: Any, cluster: Cluster, call: Callable[[], Any]) -> Any:
     from submitit.core.utils import FailedSubmissionError
 
     try:
-        with sigint_blocked():
-            return executor.submit(_Job(call))
+        return executor.submit(_Job(call))
     except (FailedSubmissionError, OSError) as error:
         last = next(reversed(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(f"{cluster.kind} takes no job: {one_line(last)}; see --cluster-set") from None

@@ -33,7 +33,7 @@ from brewgraph.running.scores import ScoreRow
 from brewgraph.source import Source
 from brewgraph.training.folder import RunFolder, runs_folder
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.signals import INTERRUPTIONS, Terminated, caught_signals, sigint_blocked
+from brewgraph.training.signals import INTERRUPTIONS, Terminated, caught_signals, starting_a_process
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -396,10 +396,10 @@ def _side_by_side(work: Work, jobs: Sequence[tuple[str, Params]]) -> Iterator[tu
         for position, (label, params) in left:
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_run_and_send, args=(sender, work, label, params), name=label)
-            with sigint_blocked():
+            with starting_a_process():
                 process.start()
+                running[receiver] = position, params, process
             sender.close()
-            running[receiver] = position, params, process
             return
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -84,7 +85,8 @@ def caught_signals() -> Iterator[Signals]:
     """Catch both signals within the block, and restore the handlers behind it; blocks may be nested.
 
     Nothing is caught outside the main thread, where Python handles no signals, and no signal that this process ignores
-    (`nohup`). A signal whose exception was lost, as in a destructor, is raised at the end of the block.
+    (`nohup`). A signal whose exception was lost, as in a destructor, is raised at the end of the block; Python's own
+    report of the loss is left out.
     """
     global _current
     if _current is not None:
@@ -102,12 +104,19 @@ def caught_signals() -> Iterator[Signals]:
     # a handler that was not set from Python reads as None, and could not be set again
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     handlers = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
-    _current = signals
+    _current, report = signals, sys.unraisablehook
+
+    def report_others(lost: sys.UnraisableHookArgs) -> None:
+        if not isinstance(lost.exc_value, INTERRUPTIONS):
+            report(lost)
+
     try:
         for number in handlers:
             signal.signal(number, signals.receive)
+        sys.unraisablehook = report_others
         yield signals
     finally:
+        sys.unraisablehook = report
         for number, handler in handlers.items():
             signal.signal(number, handler)
         _current = None
@@ -115,15 +124,17 @@ def caught_signals() -> Iterator[Signals]:
 
 
 @contextmanager
-def sigint_blocked() -> Iterator[None]:
-    """A process that starts within the block never receives SIGINT, which a terminal sends to all of them: this one
-    ends it, also where it has not come to the point at which it catches signals.
+def starting_a_process() -> Iterator[None]:
+    """Within the block a process is started and noted as one to end. It never receives SIGINT, which a terminal sends
+    to all processes: this one ends it, also where it has not come to the point at which it catches signals. What this
+    process receives meanwhile is raised behind the block, when it knows of the other.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    blocks = hasattr(signal, "pthread_sigmask")  # not on Windows
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocks else set()
     try:
-        yield
+        with caught_signals() as signals:
+            signals.deferring = True
+            yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if blocks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -18,7 +18,7 @@ from brewgraph.recipe.length import Length
 from brewgraph.training import loop, signals
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.signals import Signals, Terminated, caught_signals, exit_code
+from brewgraph.training.signals import Signals, Terminated, caught_signals, exit_code, starting_a_process
 from brewgraph.training.work import StageWork
 from tests.small import metrics
 from tests.training.toy import TASKS, Student, Toy, material, run, settings, two_stages, weights
@@ -90,6 +90,49 @@ def test_a_signal_whose_exception_was_lost_is_raised_at_the_end() -> None:
         except Terminated:
             reached = True
     assert reached
+
+
+class Ended:
+    """An object in whose destructor signals arrive, and which reports another fault of its own."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+
+    def __del__(self) -> None:
+        for number in self.numbers:
+            signal.raise_signal(number)
+        raise ValueError("its own")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_destructor_is_raised_without_a_report_of_its_loss(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What else a destructor raises is reported as before."""
+    reported: list[str] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda lost: reported.append(str(lost.exc_value)))
+    reached = False
+    with pytest.raises((KeyboardInterrupt, Terminated)), caught_signals():
+        Ended()
+        Ended(number)
+        reached = True
+    assert reached
+    Ended()
+    assert reported == ["its own", "its own"]
+
+
+def test_a_signal_while_a_process_starts_is_raised_when_it_is_noted() -> None:
+    """Of a start that is broken off nobody knows what to end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        noted = False
+        with pytest.raises((KeyboardInterrupt, Terminated)), caught_signals():
+            with starting_a_process():
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+                noted = True
+            pytest.fail("not raised")
+        assert noted
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_what_is_ignored_stays_ignored() -> None:
