@@ -22,6 +22,7 @@ from brewgraph.running.scores import ScoreRow
 from brewgraph.running.sweep import Between, SweepResult, SweptRun, Work, cells_of, check_axes, count_runs, sweep
 from brewgraph.source import Source
 from brewgraph.training.folder import RunFolder
+from brewgraph.training.signals import Terminated
 from tests.cli.tiny import write_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -219,6 +220,28 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(spec: Path):
         for x in undisturbed.settings
     ]
     assert [runs for _, _, runs, _ in resumed_scores] == [1, 2, 2]
+
+
+def test_a_signal_while_a_process_starts_ends_that_process_too(spec: Path, monkeypatch: pytest.MonkeyPatch):
+    """The sweep has noted it before it is interrupted; it would wait for a run that nobody ends."""
+    done: list[str] = []
+
+    class Starting:
+        def start(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            done.append("started")
+
+        def terminate(self) -> None:
+            done.append("terminated")
+
+        def join(self) -> None:
+            done.append("joined")
+
+    monkeypatch.setattr("multiprocessing.context.ForkServerContext.Process", lambda context, **given: Starting())
+    with pytest.raises(Terminated):
+        sweep(Work(Source.read(spec), jobs=2), {"T": (2, 4)})
+    assert done == ["started", "terminated", "joined"]
 
 
 def hears_ctrl_c(process: int) -> bool:
